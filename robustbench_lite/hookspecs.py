@@ -1,0 +1,187 @@
+"""The contract for plug-ins: six hooks, their markers, and the records they return.
+
+A hook is for wiring and returns records; nothing here is called in an inner loop. A record's
+`implementation` is the object itself or `"package.module:name"`, imported only by a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import pluggy
+
+from .params import NoParams, Params
+from .types import Access, Cost, Effort, Json, Kind, Norm, Places, Role
+
+GROUP = "robeval"
+API_VERSION = 1
+
+hookspec = pluggy.HookspecMarker(GROUP)
+hookimpl = pluggy.HookimplMarker(GROUP)
+
+Implementation = Callable[..., object] | str
+Content = Mapping[str, Path | str]
+
+
+class CostEstimate(Protocol):
+    """Passes per sample for the given parameters; `shape` and `classes` are None when unknown."""
+
+    def __call__(
+        self, params: Params, shape: tuple[int, ...] | None, classes: int | None
+    ) -> Cost | None:
+        """The estimate, an upper bound for one sample."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttackSpec:
+    """An attack or control.
+
+    `implementation(model, x, y, *, budget, rng, **params) -> x_adv`, see the plug-in guide; a
+    targeted-capable one (`targeted=True`) also takes `target: Tensor | None` (int64 [n]).
+    `access`: the least it needs. `effort`: how hard it tries, for the findings.
+    `carries`: a sample broken at a smaller eps of the grid counts as broken at a larger one.
+    `default_eps`: used when the suite gives none. `control`: name of its control (None: chosen
+    by norm). `clip_parameter`: name of a boolean parameter that, when false, lets the attack leave
+    the box (a paper's convention); the judge then checks the ball alone. `when_transferred`:
+    defaults of parameters that the suite does not set, when the source is another model.
+    `cost`: an upper bound of passes per sample.
+    """
+
+    name: str
+    implementation: Implementation
+    summary: str
+    norms: tuple[Norm, ...]
+    access: Access
+    params: type[Params] = NoParams
+    paper: str = ""
+    role: Role = "attack"
+    kind: Kind = "fixed-budget"
+    effort: Effort = "iterative"
+    targeted: bool = False
+    carries: bool = False
+    default_eps: str | None = None
+    control: str | None = None
+    clip_parameter: str | None = None
+    when_transferred: Mapping[str, Json] = field(default_factory=dict)
+    cost: CostEstimate | None = None
+    api: int = API_VERSION
+
+
+def _no_content(params: Params, places: Places) -> Content:  # noqa: ARG001  (the default of a field)
+    return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """A model loader.
+
+    `implementation(params, *, places, device, threads) -> LoadedModel`, `device` being "cpu" or
+    "cuda:i". `access(params)`: what an attack can have of it, known before loading.
+    `content(params, places)`: name -> path of every file that decides the result.
+    `suffixes`: file endings that `robeval doctor` opens with it, through `from_path(path)`.
+    """
+
+    name: str
+    implementation: Implementation
+    summary: str
+    params: type[Params] = NoParams
+    access: Callable[[Params], Access] = lambda params: "gradient"  # noqa: ARG005
+    content: Callable[[Params, Places], Content] = _no_content
+    suffixes: tuple[str, ...] = ()
+    from_path: Callable[[Path], Params] | None = None
+    api: int = API_VERSION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetSpec:
+    """A dataset loader.
+
+    `implementation(params, *, places) -> DataSource`. `content(params, places)`: name -> path of
+    every file that decides the samples, or `"sha256:..."` where it is known without the file.
+    Take, skip, indices, stratified and classes are the harness's work, not the loader's.
+    """
+
+    name: str
+    implementation: Implementation
+    summary: str
+    params: type[Params] = NoParams
+    content: Callable[[Params, Places], Content] = _no_content
+    license: str = ""
+    api: int = API_VERSION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnalysisSpec:
+    """A table computed from a finished run: `implementation(run, **params) -> pandas.DataFrame`.
+
+    `run` is a `StoredRun`. The frame is written to tables/<name>.csv and shown in the report.
+    """
+
+    name: str
+    implementation: Implementation
+    summary: str
+    params: type[Params] = NoParams
+    paper: str = ""
+    api: int = API_VERSION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReporterSpec:
+    """A projection of a finished run: `implementation(run)` writes `files` into run.path."""
+
+    name: str
+    implementation: Implementation
+    summary: str
+    files: tuple[str, ...]
+    api: int = API_VERSION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutorSpec:
+    """How cells are computed: `implementation(plan, ...) -> Iterator[CellResult]`."""
+
+    name: str
+    implementation: Implementation
+    summary: str
+    api: int = API_VERSION
+
+
+Spec = AttackSpec | ModelSpec | DatasetSpec | AnalysisSpec | ReporterSpec | ExecutorSpec
+
+
+class RobevalHooks:
+    """The hooks; implement any of them in a module named by an entry point of group `robeval`."""
+
+    @hookspec
+    def robeval_attacks(self) -> Iterable[AttackSpec]:
+        """Attacks and controls that the distribution adds."""
+        raise AssertionError
+
+    @hookspec
+    def robeval_models(self) -> Iterable[ModelSpec]:
+        """Model loaders that the distribution adds."""
+        raise AssertionError
+
+    @hookspec
+    def robeval_datasets(self) -> Iterable[DatasetSpec]:
+        """Dataset loaders that the distribution adds."""
+        raise AssertionError
+
+    @hookspec
+    def robeval_analyses(self) -> Iterable[AnalysisSpec]:
+        """Analyses of a finished run that the distribution adds."""
+        raise AssertionError
+
+    @hookspec
+    def robeval_reporters(self) -> Iterable[ReporterSpec]:
+        """Report formats that the distribution adds."""
+        raise AssertionError
+
+    @hookspec
+    def robeval_executors(self) -> Iterable[ExecutorSpec]:
+        """Ways to compute cells that the distribution adds."""
+        raise AssertionError

@@ -1,0 +1,650 @@
+"""The values that travel through a run, frozen, in the order of the journey.
+
+Text becomes a `Suite`, a `Suite` a `Plan` of `Cell`s, a `Batch` and an attack's candidates an
+`Outcome`, outcomes a `CellResult`, results a `Summary`, and the `Summary` a `Verdict`.
+Nothing here imports a heavy library at run time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from pydantic import BaseModel
+    from torch import Tensor
+
+Norm = Literal["linf", "l2", "l1", "l0"]
+Access = Literal["gradient", "score", "decision", "none"]
+Role = Literal["attack", "control"]
+Kind = Literal["fixed-budget", "minimal-norm"]
+Effort = Literal["single-step", "iterative", "exhaustive", "random"]
+Output = Literal["logits", "probabilities", "log-probabilities"]
+CellStatus = Literal["ok", "invalid", "failed", "skipped", "timeout"]
+Severity = Literal["error", "warning", "note"]
+GateStatus = Literal["PASS", "FAIL", "INCONCLUSIVE", "INVALID"]
+Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
+
+NORMS: tuple[Norm, ...] = ("linf", "l2", "l1", "l0")
+CLEAN = "clean"
+WORST_CASE = "worst-case"
+
+
+# ---------------------------------------------------------------- the threat model
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """The declared range of every input component; budgets are measured in this space."""
+
+    low: float = 0.0
+    high: float = 1.0
+
+    @property
+    def width(self) -> float:
+        """`high - low`, in the data's unit."""
+        return self.high - self.low
+
+
+@dataclass(frozen=True, slots=True)
+class Eps:
+    """A radius as an exact fraction, with the user's own text (`8/255`) for display and joins."""
+
+    value: Fraction
+    text: str
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What an attack may spend on one sample: the ball of radius `eps` in `norm`, inside `box`.
+
+    `norm` "l0" counts changed pixels of an image [c, h, w] (a pixel counts once, whatever number
+    of its channels changed) and changed components of any other shape.
+    A minimal-norm attack gets the largest eps of its grid.
+    """
+
+    norm: Norm
+    eps: float
+    box: Box
+
+
+class Cost(NamedTuple):
+    """Passes per sample: `queries` (forward samples) and `gradients` (backward samples)."""
+
+    queries: float
+    gradients: float
+
+
+# ---------------------------------------------------------------- text -> Suite
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Where:
+    """A place in a text file, printed as `file:line:col` (both from 1)."""
+
+    file: str
+    line: int
+    col: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.col}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where a run may look for files: passed to loaders, which never read the environment.
+
+    `suite`: folder of the suite file. `data`: root of local data sets (`ROBEVAL_DATA`), if any.
+    `cache`: folder for downloads.
+    """
+
+    suite: Path
+    data: Path | None
+    cache: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which samples of a source are used, in source order unless `stratified`."""
+
+    take: int | None = None
+    skip: int = 0
+    indices: tuple[int, ...] | None = None
+    stratified: bool = False
+    seed: int = 0
+    classes: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelEntry:
+    """`models.<name>` of a suite: its loader with validated parameters, the pinned hash."""
+
+    name: str
+    loader: str
+    params: BaseModel
+    sha256: str | None
+    where: Where
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetEntry:
+    """`datasets.<name>` of a suite: its loader, parameters, and the samples selected from it."""
+
+    name: str
+    loader: str
+    params: BaseModel
+    selection: Selection
+    sha256: str | None
+    where: Where
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttackEntry:
+    """`attacks.<name>` of a suite: one attack with its parameters over a grid of eps.
+
+    `source`: the model it is crafted on (None: the model under attack, white box).
+    `target`: None (untargeted), "next", "random", "least-likely", or a class index as text.
+    `repeats`: independent draws; a sample counts as broken if any draw breaks it.
+    """
+
+    name: str
+    attack: str
+    params: BaseModel
+    norm: Norm
+    eps: tuple[Eps, ...]
+    source: str | None
+    target: str | None
+    repeats: int
+    where: Where
+    eps_where: tuple[Where, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """One line of `evaluate`: a model and a dataset under some attacks (names of entries)."""
+
+    model: str
+    dataset: str
+    attacks: tuple[str, ...]
+    where: Where
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """`gates.<name>`: a floor (`min`) or ceiling (`max`) on a metric of the selected cells.
+
+    Every selector that is None selects all; a gate over several cells passes if each one passes.
+    """
+
+    name: str
+    metric: str
+    model: str | None
+    dataset: str | None
+    attack: str | None
+    norm: Norm | None
+    eps: Eps | None
+    minimum: float | None
+    maximum: float | None
+    confidence: float
+    where: Where
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnalysisEntry:
+    """`analyses.<name>`: an analysis over the finished run, with its validated parameters."""
+
+    name: str
+    analysis: str
+    params: BaseModel
+    where: Where
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suite:
+    """A suite that is valid in itself: every name resolves, every value has its type."""
+
+    name: str
+    path: Path
+    text: str
+    resolved: Mapping[str, Json]
+    models: tuple[ModelEntry, ...]
+    datasets: tuple[DatasetEntry, ...]
+    attacks: tuple[AttackEntry, ...]
+    evaluations: tuple[Evaluation, ...]
+    gates: tuple[Gate, ...]
+    analyses: tuple[AnalysisEntry, ...]
+    reports: tuple[str, ...]
+    controls: Literal["auto", "off"]
+    seed: int
+    python_path: tuple[Path, ...]
+
+
+# ---------------------------------------------------------------- Suite -> Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """A model or dataset of a plan, with what its content id was computed from.
+
+    `content`: hash of loader, its code version, parameters (without paths) and file contents.
+    `files`: name -> sha256 of the files that the content covers. `parameters`: for display.
+    """
+
+    name: str
+    loader: str
+    content: str
+    files: Mapping[str, str]
+    parameters: Mapping[str, Json]
+    access: Access = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One number to measure: a model on a dataset under one attack at one eps.
+
+    `entry` is the name in the suite, `attack` the plug-in's name (both "clean" for the clean pass).
+    `source` is the model it is crafted on (equal to `model` for white box).
+    `carried`: smaller eps of the same grid whose broken samples are carried here.
+    `skip`: why it cannot run (it is then listed as skipped), or None.
+    """
+
+    id: str
+    model: str
+    dataset: str
+    entry: str
+    attack: str
+    source: str
+    role: Role
+    kind: Kind
+    effort: Effort
+    norm: Norm | None
+    eps: Eps | None
+    target: str | None
+    repeats: int
+    params: Mapping[str, Json]
+    carried: tuple[Eps, ...]
+    implicit: bool
+    skip: str | None
+    cost: Cost | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything a run will do, with a content id for every cell; clean cells come first.
+
+    Plain data: it is stored as plan.json and read back without any plug-in.
+    """
+
+    suite: str
+    seed: int
+    models: Mapping[str, Component]
+    datasets: Mapping[str, Component]
+    cells: tuple[Cell, ...]
+
+
+# ---------------------------------------------------------------- models, data, attacks at run time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """What a model loader returns.
+
+    `predict`: the artefact: x [n, *shape] float32 in the data's box -> its own output [n, k]
+    float32 on x's device, no graph. It decides every verdict.
+    `differentiable`: a torch module x -> logits [n, k] with a graph, or None (score access only).
+    It is in eval mode, its parameters need no gradient. For a torch model it is the artefact.
+    `output`: what `predict` gives. `input_shape`: one sample's shape, None where it is free.
+    `device`, `provider`: where it really runs. `facts`: printable facts for manifest and doctor.
+    """
+
+    predict: Callable[[Tensor], Tensor]
+    differentiable: torch.nn.Module | None
+    num_classes: int
+    input_shape: tuple[int, ...] | None
+    output: Output
+    device: str
+    provider: str
+    facts: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSource:
+    """What a dataset loader returns: labels and ids at once, inputs only when read.
+
+    `ids`: a stable name for each of the N samples. `labels`: int64 [N] on the CPU.
+    `read(positions)`: float32 [len(positions), *shape] in `box`, on the CPU.
+    `classes`: names of the classes, in label order.
+    """
+
+    ids: Sequence[str]
+    labels: Tensor
+    read: Callable[[Sequence[int]], Tensor]
+    shape: tuple[int, ...]
+    box: Box
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """A slice of the selected samples.
+
+    `start`: position of the first one in the selection. `keys`: int64 [n], a hash of each id, the
+    sample's identity for random numbers. `x`: float32 [n, *shape] in `box`; `y`: int64 [n].
+    `hashes`: content hash of each (input, label).
+    """
+
+    start: int
+    ids: tuple[str, ...]
+    hashes: tuple[str, ...]
+    keys: Tensor
+    x: Tensor
+    y: Tensor
+    box: Box
+
+
+class Evaluated(NamedTuple):
+    """One forward and backward pass: loss [n], its gradient [n, *shape], logits [n, k]."""
+
+    value: Tensor
+    gradient: Tensor
+    logits: Tensor
+
+
+Loss = str | Callable[["Tensor", "Tensor"], "Tensor"]
+
+
+class Classifier(Protocol):
+    """The model as an attack sees it; every pass through it is counted.
+
+    Inputs are float32 [n, *shape] in `box`. A method that the declared access does not cover
+    raises `AccessDenied`. A `loss` is "cross-entropy", "margin" or a function (logits, y) ->
+    per-sample loss [n]; it is summed for the backward pass, and an attack maximises it.
+    """
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes k."""
+        ...
+
+    @property
+    def box(self) -> Box:
+        """Range of every input component."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs are expected."""
+        ...
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Scores [n, k] without a graph. Needs access "score"."""
+        ...
+
+    def decide(self, x: Tensor) -> Tensor:
+        """Predicted classes, int64 [n]. Needs access "decision"."""
+        ...
+
+    def gradient(self, x: Tensor, y: Tensor, loss: Loss = "cross-entropy") -> Tensor:
+        """Gradient of the per-sample loss, [n, *shape]. Needs access "gradient"."""
+        ...
+
+    def value_and_gradient(self, x: Tensor, y: Tensor, loss: Loss = "cross-entropy") -> Evaluated:
+        """Loss, gradient and the logits of the same pass. Needs access "gradient"."""
+        ...
+
+    def rows(self, index: Tensor) -> Classifier:
+        """The same model for the samples `index` (int64 [m], may repeat) of the batch.
+
+        Use it whenever the rows that are passed are not the batch's rows in order, so that the
+        passes are counted on the right samples.
+        """
+        ...
+
+    def module(self) -> torch.nn.Module:
+        """A private copy as an `nn.Module`, for adapters. Needs access "gradient"."""
+        ...
+
+
+# ---------------------------------------------------------------- judging
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The judge's word on n candidates; arrays are numpy, one row per sample.
+
+    `legal`: in the box, in the ball, finite, of the right shape. `adv_pred` is -1 and
+    `adv_correct`, `success` are False where a candidate is not legal or the output not finite.
+    `success`: legal and goal reached (a wrong class; for a targeted attack the target class).
+    `survives_uint8`: success remains after rounding x_adv to 256 levels of the box.
+    `pixel`: flat position of the only changed pixel, -1 where not exactly one changed.
+    `problems`: why candidates are not legal -> how many samples.
+    """
+
+    legal: NDArray[np.bool_]
+    adv_pred: NDArray[np.int64]
+    adv_confidence: NDArray[np.float32]
+    adv_correct: NDArray[np.bool_]
+    success: NDArray[np.bool_]
+    survives_uint8: NDArray[np.bool_]
+    l0: NDArray[np.float64]
+    l1: NDArray[np.float64]
+    l2: NDArray[np.float64]
+    linf: NDArray[np.float64]
+    pixel: NDArray[np.int64]
+    problems: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """The per-sample table of one cell as columns of equal length n (see reports/README.md)."""
+
+    sample_id: NDArray[np.object_]
+    sample_hash: NDArray[np.object_]
+    label: NDArray[np.int64]
+    clean_pred: NDArray[np.int64]
+    clean_confidence: NDArray[np.float32]
+    adv_pred: NDArray[np.int64]
+    adv_confidence: NDArray[np.float32]
+    clean_correct: NDArray[np.bool_]
+    adv_correct: NDArray[np.bool_]
+    success: NDArray[np.bool_]
+    legal: NDArray[np.bool_]
+    l0: NDArray[np.float64]
+    l1: NDArray[np.float64]
+    l2: NDArray[np.float64]
+    linf: NDArray[np.float64]
+    survives_uint8: NDArray[np.bool_]
+    pixel: NDArray[np.int64]
+    queries: NDArray[np.float64]
+    gradients: NDArray[np.float64]
+    status: NDArray[np.object_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something about the measurement itself, with its numbers and what to do.
+
+    `cells`: ids of the cells it touches. Severity "error" makes them invalid.
+    """
+
+    id: str
+    severity: Severity
+    message: str
+    advice: str
+    cells: tuple[str, ...]
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examples:
+    """A few samples for the gallery: positions in the cell's table and exact float32 images."""
+
+    positions: NDArray[np.int64]
+    x: NDArray[np.float32]
+    x_adv: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Samples `start` to `stop` of one cell, finished and stored: a kill loses no more than one.
+
+    `observed`: what was seen about the measurement, as counts (see `diagnose.py`).
+    """
+
+    start: int
+    stop: int
+    samples: Samples
+    examples: Examples
+    observed: Mapping[str, float]
+    seconds: float
+    batch_size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellResult:
+    """A finished cell. `samples` is None where status is not "ok", or where they stay on disk.
+
+    `environment`: the cell failed because of device, model file or dataset, not of the attack.
+    """
+
+    cell: Cell
+    status: CellStatus
+    reason: str
+    samples: Samples | None
+    examples: Examples | None
+    findings: tuple[Finding, ...] = ()
+    observed: Mapping[str, float] = field(default_factory=dict)
+    seconds: float
+    device: str
+    provider: str
+    batch_size: int
+    traceback: str = ""
+    environment: bool = False
+
+
+class PartStore(Protocol):
+    """Where finished parts of running cells are kept."""
+
+    def parts(self, cell_id: str) -> Sequence[Part]:
+        """Finished parts of a cell, in sample order."""
+        ...
+
+    def save_part(self, cell_id: str, part: Part) -> None:
+        """Keep one more."""
+        ...
+
+
+class Observer(Protocol):
+    """Told of progress; what it raises is logged and never changes a result."""
+
+    def advanced(self, cell: Cell, done: int, total: int, robust: int) -> None:
+        """`done` of `total` samples are judged, `robust` of them correct and unbroken."""
+        ...
+
+    def finished(self, result: CellResult) -> None:
+        """A cell is complete."""
+        ...
+
+
+# ---------------------------------------------------------------- results -> Summary -> Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """`count` of `n` with its two-sided 95 % Wilson interval; value is NaN when n is 0."""
+
+    count: int
+    n: int
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One row of tables/cells.csv: a cell at one eps, the clean pass, or a worst case.
+
+    Rates are None unless status is "ok".
+    """
+
+    cell_id: str
+    model: str
+    dataset: str
+    attack: str
+    plugin: str
+    source: str
+    role: Role
+    norm: Norm | None
+    eps: Eps | None
+    n: int
+    status: CellStatus
+    reason: str
+    clean_accuracy: Rate | None
+    robust_accuracy: Rate | None
+    attack_success_rate: Rate | None
+    adversarial_error: Rate | None
+    confidence_on_mistakes: float | None
+    median_distance: float | None
+    survives_uint8: Rate | None
+    queries_mean: float | None
+    gradients_mean: float | None
+    seconds: float
+    device: str
+    provider: str
+    batch_size: int
+    members: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """Every row of a run with the findings; the order is the plan's, worst cases last."""
+
+    rows: tuple[Row, ...]
+    findings: tuple[Finding, ...]
+    partial: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateResult:
+    """One gate on one row: the measured rate, its limits, and what follows.
+
+    `low`, `high`: one-sided Clopper-Pearson limits at the gate's confidence.
+    `needed`: for INCONCLUSIVE, about how many samples would decide, if any number can.
+    """
+
+    gate: str
+    status: GateStatus
+    metric: str
+    threshold: str
+    subject: str
+    cell_id: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    reason: str
+    needed: int | None
+    where: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The gates' results and the exit code, with the sentence that says why."""
+
+    gates: tuple[GateResult, ...]
+    exit_code: int
+    sentence: str
