@@ -1,0 +1,301 @@
+"""`doctor.examine`: a zoo of model files, sound and sick, each with what must be said of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.torch import save_file
+from torch import nn
+
+from robustbench_lite import LoadedModel, ModelSpec, NoParams, Params, hookimpl
+from robustbench_lite.builtin import models as builtin_models
+from robustbench_lite.doctor import Report, examine
+from robustbench_lite.plugins import Registry, build
+
+KEYS = {
+    *("path", "format", "sha256", "bytes", "loadable", "runs", "inputs", "outputs", "opset"),
+    *("providers", "output_kind", "deterministic", "batch_dependent", "num_classes"),
+    *("seconds_per_sample", "findings", "problem"),
+}
+WEIGHTS = np.random.default_rng(1).normal(size=(6, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return build([builtin_models])
+
+
+def graph(
+    path: Path,
+    *nodes: onnx.NodeProto,
+    kind: int = TensorProto.FLOAT,
+    shape: tuple[int | str, ...] = ("n", 6),
+) -> Path:
+    """z = x @ W, then `nodes` from z to y."""
+    x = helper.make_tensor_value_info("x", kind, shape)
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ("n", 3))
+    first = [
+        helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["f"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "W"], ["z"]),
+    ]
+    last = list(nodes) or [helper.make_node("Identity", ["z"], ["y"])]
+    weights = [numpy_helper.from_array(WEIGHTS, "W")]
+    made = helper.make_graph([*first, *last], "g", [x], [y], weights)
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(made, opset_imports=opset, ir_version=8), path)
+    return path
+
+
+def look(path: Path, registry: Registry, **more: object) -> Report:
+    report = examine(path, registry, device="cpu", threads=1, **more)  # type: ignore[arg-type]
+    assert set(json.loads(json.dumps(report.as_json()))) == KEYS
+    assert not any("\n" in line for line in report.lines())
+    return report
+
+
+def ids(report: Report) -> list[str]:
+    return [finding.id for finding in report.findings]
+
+
+def test_a_sound_file_is_described(tmp_path: Path, registry: Registry) -> None:
+    path = graph(tmp_path / "m.onnx")
+    report = look(path, registry)
+    assert (report.loadable, report.runs, report.problem, report.findings) == (True, True, None, ())
+    assert (report.format, report.size) == ("onnx", path.stat().st_size)
+    assert (report.output_kind, report.num_classes) == ("logits", 3)
+    assert (report.deterministic, report.batch_dependent) == (True, False)
+    assert report.opset == {"ai.onnx": 17}
+    assert list(report.providers) == ["CPUExecutionProvider"]
+    assert list(report.inputs) == [{"name": "x", "type": "float32", "shape": ["n", 6]}]
+    assert report.sha256 is not None
+    assert len(report.sha256) == 64
+    assert report.seconds_per_sample is not None
+    assert 0 < report.seconds_per_sample < 10
+    text = "\n".join(report.lines())
+    assert "x float32 [n, 6]" in text
+    assert "ai.onnx 17" in text
+
+
+@pytest.mark.parametrize(
+    ("op", "kind"),
+    [("Softmax", "probabilities"), ("LogSoftmax", "log-probabilities"), ("Neg", "logits")],
+)
+def test_the_kind_of_output_is_read_and_measured(
+    tmp_path: Path, registry: Registry, op: str, kind: str
+) -> None:
+    report = look(graph(tmp_path / "m.onnx", helper.make_node(op, ["z"], ["y"])), registry)
+    assert (report.output_kind, ids(report)) == (kind, [])
+
+
+def test_a_softmax_in_disguise_is_found(tmp_path: Path, registry: Registry) -> None:
+    nodes = [
+        helper.make_node("Exp", ["z"], ["e"]),
+        helper.make_node("ReduceL1", ["e"], ["s"], axes=[1], keepdims=1),
+        helper.make_node("Div", ["e", "s"], ["y"]),
+    ]
+    report = look(graph(tmp_path / "m.onnx", *nodes), registry)
+    assert report.output_kind == "probabilities"
+    assert ids(report) == ["output-kind"]
+    assert "declare probabilities" in report.findings[0].advice
+
+
+def test_a_log_softmax_in_disguise_is_as_good_as_logits(tmp_path: Path, registry: Registry) -> None:
+    nodes = [
+        helper.make_node("ReduceLogSumExp", ["z"], ["s"], axes=[1], keepdims=1),
+        helper.make_node("Sub", ["z", "s"], ["y"]),
+    ]
+    report = look(graph(tmp_path / "m.onnx", *nodes), registry)
+    assert (report.output_kind, ids(report)) == ("log-probabilities", [])
+
+
+def test_sigmoids_that_do_not_sum_to_one_are_found(tmp_path: Path, registry: Registry) -> None:
+    report = look(graph(tmp_path / "m.onnx", helper.make_node("Sigmoid", ["z"], ["y"])), registry)
+    assert ids(report) == ["not-probabilities"]
+
+
+def test_a_random_file_is_found(tmp_path: Path, registry: Registry) -> None:
+    nodes = [
+        helper.make_node("RandomNormalLike", ["z"], ["r"], scale=0.1),
+        helper.make_node("Add", ["z", "r"], ["y"]),
+    ]
+    report = look(graph(tmp_path / "m.onnx", *nodes), registry)
+    assert (report.deterministic, report.batch_dependent) == (False, None)
+    assert ids(report) == ["random-output"]
+
+
+def test_noise_below_the_tolerance_is_no_randomness(tmp_path: Path, registry: Registry) -> None:
+    nodes = [
+        helper.make_node("RandomNormalLike", ["z"], ["r"], scale=1e-7),
+        helper.make_node("Add", ["z", "r"], ["y"]),
+    ]
+    assert look(graph(tmp_path / "m.onnx", *nodes), registry).deterministic is True
+
+
+@pytest.mark.parametrize("part", ["statistics of the batch", "the next sample"])
+def test_a_file_that_mixes_its_samples_is_found(
+    tmp_path: Path, registry: Registry, part: str
+) -> None:
+    if part == "the next sample":
+        nodes = [
+            helper.make_node("ReduceMax", ["z"], ["m"], axes=[0], keepdims=1),
+            helper.make_node("Sub", ["z", "m"], ["y"]),
+        ]
+    else:
+        nodes = [helper.make_node("MeanVarianceNormalization", ["z"], ["y"], axes=[0])]
+    report = look(graph(tmp_path / "m.onnx", *nodes), registry)
+    assert (report.deterministic, report.batch_dependent) == (True, True)
+    assert ids(report) == ["batch-dependent"]
+
+
+def test_outputs_that_are_not_finite_are_found(tmp_path: Path, registry: Registry) -> None:
+    nodes = [helper.make_node("Neg", ["z"], ["m"]), helper.make_node("Log", ["m"], ["y"])]
+    report = look(graph(tmp_path / "m.onnx", *nodes), registry)
+    assert report.runs
+    assert "output-not-finite" in ids(report)
+
+
+def test_bytes_ask_for_a_scale(tmp_path: Path, registry: Registry) -> None:
+    report = look(graph(tmp_path / "m.onnx", kind=TensorProto.UINT8), registry)
+    assert ids(report) == ["byte-input"]
+
+
+def test_free_dimensions_are_one_unless_given(tmp_path: Path, registry: Registry) -> None:
+    path = graph(tmp_path / "m.onnx", shape=("n", 1, "h", "w"))
+    report = look(path, registry)
+    assert (report.loadable, report.runs) == (True, False)
+    assert "does not run on inputs of shape [8, 1, 1, 1]" in str(report.problem)
+    assert look(path, registry, input_shape=(1, 2, 3)).runs
+    assert look(graph(tmp_path / "f.onnx", shape=(4, 6)), registry).runs
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("m.onnx", b"<html>Sign in</html>", "HTML page"),
+        ("m.onnx", b"", "is empty"),
+        ("m.onnx", b"\x08\x08\x12", "truncated"),
+        ("m.h5", b"\x89HDF\r\n", "no loader opens '.h5' files; known: .onnx, .pt, .pt2, .pth"),
+        ("m.safetensors", b"x", "expected factory: 'package.module:name'"),
+        ("m.pt2", b"x", "expected factory"),
+    ],
+)
+def test_a_broken_file_is_a_report_and_no_error(
+    tmp_path: Path, registry: Registry, name: str, content: bytes, reason: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    report = look(tmp_path / name, registry)
+    assert (report.loadable, report.runs) == (False, False)
+    assert reason in str(report.problem)
+    assert report.size == len(content)
+
+
+def test_a_missing_file_and_a_folder_are_reports(tmp_path: Path, registry: Registry) -> None:
+    for path in (tmp_path / "no.onnx", tmp_path):
+        report = look(path, registry)
+        assert not report.loadable
+        assert "cannot be read" in str(report.problem)
+
+
+def test_a_device_that_is_not_there_is_a_report(tmp_path: Path, registry: Registry) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("needs a machine without CUDA")
+    report = examine(graph(tmp_path / "m.onnx"), registry, device="cuda:0", threads=1)
+    assert not report.loadable
+    assert "CUDA was asked for" in str(report.problem)
+
+
+@pytest.fixture
+def networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on the import path with the module `doctor_nets`."""
+    code = "from torch import nn\ndef linear(): return nn.Linear(6, 3)\n"
+    code += "def conv(): return nn.Sequential(nn.Conv2d(3, 4, 5), nn.Flatten(), nn.Linear(64, 2))\n"
+    (tmp_path / "doctor_nets.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "doctor_nets", raising=False)
+    return tmp_path
+
+
+def test_weights_are_examined_with_their_factory(networks: Path, registry: Registry) -> None:
+    path = networks / "w.safetensors"
+    save_file(nn.Linear(6, 3).state_dict(), path)
+    report = look(path, registry, factory="doctor_nets:linear")
+    assert (report.format, report.runs, report.num_classes) == ("safetensors", True, 3)
+    assert list(report.providers) == ["torch"]
+    assert report.inputs[0]["shape"] == ["n", 6]
+    assert "has no 'liner'" in str(look(path, registry, factory="doctor_nets:liner").problem)
+
+
+def test_a_network_that_hides_its_input_shape_is_loaded_and_not_run(
+    networks: Path, registry: Registry
+) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 5), nn.Flatten(), nn.Linear(64, 2))
+    path = networks / "w.pt"
+    torch.save(net.state_dict(), path)
+    report = look(path, registry, factory="doctor_nets:conv")
+    assert (report.loadable, report.runs) == (True, False)
+    assert "--input-shape" in str(report.problem)
+    assert look(path, registry, factory="doctor_nets:conv", input_shape=(3, 8, 8)).runs
+
+
+class _Strangers:
+    """A third-party loader of .toy files, and one that breaks."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+
+    @hookimpl
+    def robeval_models(self) -> list[ModelSpec]:
+        return [
+            ModelSpec(
+                name="toy",
+                implementation=self._load,
+                summary="toy",
+                suffixes=(".toy",),
+                from_path=lambda path: NoParams(),
+            )
+        ]
+
+    def _load(self, params: Params, **_: object) -> object:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def test_a_loader_of_someone_else_is_used_and_its_failure_reported(tmp_path: Path) -> None:
+    (tmp_path / "m.toy").write_text("toy")
+    toy = LoadedModel(
+        predict=lambda x: x.flatten(1)[:, :2],
+        differentiable=None,
+        num_classes=2,
+        input_shape=(1, 2, 2),
+        output="logits",
+        device="cpu",
+        provider="toy",
+    )
+    report = look(tmp_path / "m.toy", build([_Strangers(toy)]))
+    assert (report.runs, list(report.providers)) == (True, ["toy"])
+    broken = look(tmp_path / "m.toy", build([_Strangers(KeyError("size"))]))
+    assert "its loader raised KeyError: 'size'" in str(broken.problem)
+    wrong = look(tmp_path / "m.toy", build([_Strangers(3)]))
+    assert "returned int; expected a LoadedModel" in str(wrong.problem)
+    extra = look(tmp_path / "m.toy", build([_Strangers(toy)]), factory="a:b")
+    assert "takes no factory" in str(extra.problem)
+
+
+@pytest.mark.parametrize("name", ["mnist_cnn.onnx", "mnist_cnn_robust.onnx"])
+def test_the_embedded_networks_are_in_good_health(name: str, registry: Registry) -> None:
+    from robustbench_lite.params import package_file
+
+    path = package_file(f"pkg://robustbench_lite/embedded/{name}")
+    if not path.exists():
+        pytest.skip(f"{name} is not trained yet")
+    report = look(path, registry)
+    assert (report.runs, report.findings, report.num_classes) == (True, (), 10)
