@@ -1,0 +1,162 @@
+"""What a count of n says: intervals, paired tests, corrections, sample sizes (on scipy).
+
+Wilson intervals are for display, Clopper-Pearson limits for decisions: their coverage is
+guaranteed. A `count` is a number of successes among n independent samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from scipy import stats as scipy_stats
+
+from .types import Rate
+
+MID_P_BELOW = 25  # discordant pairs; the exact test is too cautious under it
+MOST_SAMPLES = 10**9  # more are not worth naming
+
+
+def wilson(count: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Two-sided score interval of a rate (Wilson 1927); [0, 1] where n is 0."""
+    _check(count, n)
+    if n == 0:
+        return 0.0, 1.0
+    z = _quantile((1 + confidence) / 2)
+    p = count / n
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    low = 0.0 if count == 0 else max(centre - half, 0.0)
+    high = 1.0 if count == n else min(centre + half, 1.0)
+    return low, high
+
+
+def clopper_pearson(count: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Two-sided exact interval of a rate (Clopper and Pearson 1934): coverage is guaranteed."""
+    one_sided = (1 + confidence) / 2
+    return lower_limit(count, n, one_sided), upper_limit(count, n, one_sided)
+
+
+def lower_limit(count: int, n: int, confidence: float = 0.95) -> float:
+    """One-sided Clopper-Pearson limit: the rate is at least this, with that confidence."""
+    _check(count, n)
+    if count == 0:
+        return 0.0
+    return float(scipy_stats.beta.ppf(1 - confidence, count, n - count + 1))
+
+
+def upper_limit(count: int, n: int, confidence: float = 0.95) -> float:
+    """One-sided Clopper-Pearson limit: the rate is at most this, with that confidence."""
+    _check(count, n)
+    if count == n:
+        return 1.0
+    return float(scipy_stats.beta.ppf(confidence, count + 1, n - count))
+
+
+def rate(count: int, n: int) -> Rate:
+    """`count` of `n` with its 95 % Wilson interval; NaN in [0, 1] where n is 0."""
+    low, high = wilson(count, n)
+    return Rate(count, n, count / n if n else math.nan, low, high)
+
+
+def mcnemar(b: int, c: int) -> float:
+    """Two-sided p-value that two paired rates are equal, from the discordant pairs alone.
+
+    b: only the first succeeded; c: only the second. Exact binomial test; below 25 discordant pairs
+    its mid-p version (Fagerland, Lydersen, Laake 2013). 1 where there is no discordant pair.
+    """
+    n = b + c
+    _check(b, n)
+    if n == 0:
+        return 1.0
+    smaller = min(b, c)
+    tail = float(scipy_stats.binom.cdf(smaller, n, 0.5))
+    if n < MID_P_BELOW:
+        tail -= 0.5 * float(scipy_stats.binom.pmf(smaller, n, 0.5))
+    return min(1.0, 2 * tail)
+
+
+def paired_difference(
+    b: int, c: int, n: int, confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """Second rate minus the first on the same n samples, with its Wald interval (low, high).
+
+    b: samples where only the first succeeded; c: only the second. NaN in [-1, 1] where n is 0.
+    """
+    _check(b, b + c)
+    _check(b + c, n)
+    if n == 0:
+        return math.nan, -1.0, 1.0
+    difference = (c - b) / n
+    z = _quantile((1 + confidence) / 2)
+    half = z * math.sqrt(b + c - (b - c) ** 2 / n) / n
+    return difference, max(difference - half, -1.0), min(difference + half, 1.0)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for a family of tests (Holm 1979, step-down), in the given order."""
+    if not all(0 <= p <= 1 for p in p_values):
+        raise ValueError(f"expected p-values between 0 and 1, found {list(p_values)}")
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, at in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[at]))
+        adjusted[at] = largest
+    return adjusted
+
+
+def samples_to_decide(
+    value: float, threshold: float, confidence: float = 0.95, power: float = 0.8
+) -> int | None:
+    """About how many samples put the Clopper-Pearson limit of a true rate `value` past `threshold`.
+
+    With chance `power`; the limit is the lower one if `value` is above, the upper one if below.
+    None where a thousand million samples would not do, above all where the two are equal.
+    """
+    if not abs(value - threshold) > 0:
+        return None
+    good, bad = (value, threshold) if value > threshold else (1 - value, 1 - threshold)
+
+    def decides(n: int) -> bool:
+        most_if_bad = scipy_stats.binom.ppf(confidence, n, bad)
+        return bool(scipy_stats.binom.sf(most_if_bad, n, good) >= power)
+
+    enough = 1
+    while not decides(enough):
+        enough *= 2
+        if enough > MOST_SAMPLES:
+            return None
+    too_few = enough // 2
+    while enough - too_few > 1:
+        middle = (enough + too_few) // 2
+        enough, too_few = (middle, too_few) if decides(middle) else (enough, middle)
+    return enough
+
+
+def sprt(
+    successes: int, n: int, p0: float, p1: float, alpha: float = 0.05, beta: float = 0.05
+) -> Literal["accept", "reject", "continue"]:
+    """Wald's sequential test of "the rate is p0" (bad) against "the rate is p1" (good), p0 < p1.
+
+    "accept": it is good (wrong with chance about alpha); "reject": it is bad (about beta).
+    """
+    _check(successes, n)
+    if not 0 < p0 < p1 < 1:
+        raise ValueError(f"sprt: expected 0 < p0 < p1 < 1, found p0={p0}, p1={p1}")
+    evidence = successes * math.log(p1 / p0) + (n - successes) * math.log((1 - p1) / (1 - p0))
+    if evidence >= math.log((1 - beta) / alpha):
+        return "accept"
+    if evidence <= math.log(beta / (1 - alpha)):
+        return "reject"
+    return "continue"
+
+
+def _quantile(probability: float) -> float:
+    return float(scipy_stats.norm.ppf(probability))
+
+
+def _check(count: int, n: int) -> None:
+    if not 0 <= count <= n:
+        raise ValueError(f"expected 0 <= count <= n, found count={count}, n={n}")
