@@ -1,0 +1,55 @@
+"""The words of a problem: where it stands, what was found, the nearest valid name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from .types import Where
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing wrong in a suite; `path` is the dotted key, `helps` say what to do."""
+
+    where: Where
+    path: str
+    message: str
+    helps: tuple[str, ...] = ()
+
+
+def render(problem: Problem) -> str:
+    """`file:line:col: error: path: message`, then one indented `help:` line for each help.
+
+    A place with line 0 is a whole file or a `--set` and is printed by its name alone.
+    """
+    where = str(problem.where) if problem.where.line else problem.where.file
+    path = f"{problem.path}: " if problem.path else ""
+    helps = "".join(f"\n  help: {text}" for text in problem.helps)
+    return f"{where}: error: {path}{problem.message}{helps}"
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The one of `names` that a person most likely meant by `name`, if any is near."""
+    known = {_folded(each): each for each in sorted(names, reverse=True)}
+    folded = _folded(name)
+    if folded in known:
+        return known[folded]
+    close = difflib.get_close_matches(folded, known, n=1, cutoff=0.6)
+    return known[close[0]] if close else None
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> tuple[str, ...]:
+    """The help line that names the nearest of `names`, or none."""
+    near = nearest(name, names)
+    return (f"did you mean '{near}'?",) if near is not None else ()
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names as a person lists them, `none` if there are none."""
+    return ", ".join(names) or "none"
+
+
+def _folded(name: str) -> str:
+    return name.casefold().replace("_", "-")
