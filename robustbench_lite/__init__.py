@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .types import LoadedModel as LoadedModel
     from .types import Loss as Loss
     from .types import Norm as Norm
+    from .types import Parity as Parity
     from .types import Places as Places
 
 _HOMES = {
@@ -78,6 +79,7 @@ _HOMES = {
         "LoadedModel",
         "Loss",
         "Norm",
+        "Parity",
         "Places",
     ),
 }

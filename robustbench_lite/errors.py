@@ -7,7 +7,7 @@ from typing import ClassVar
 
 
 class RobevalError(Exception):
-    """A problem that the user can act on; its text says what was found, expected, and what to do."""
+    """A problem that the user can act on: what was found, what was expected, what to do."""
 
     exit_code: ClassVar[int] = 3
 

@@ -82,6 +82,7 @@ class ModelSpec:
     `implementation(params, *, places, device, threads) -> LoadedModel`, `device` being "cpu" or
     "cuda:i". `access(params)`: what an attack can have of it, known before loading.
     `content(params, places)`: name -> path of every file that decides the result.
+    `stand_in`: gradients come from a twin that the run verifies, so they may turn out missing.
     `suffixes`: file endings that `robeval doctor` opens with it, through `from_path(path)`.
     """
 
@@ -91,6 +92,7 @@ class ModelSpec:
     params: type[Params] = NoParams
     access: Callable[[Params], Access] = lambda params: "gradient"  # noqa: ARG005
     content: Callable[[Params, Places], Content] = _no_content
+    stand_in: bool = False
     suffixes: tuple[str, ...] = ()
     from_path: Callable[[Path], Params] | None = None
     api: int = API_VERSION

@@ -31,9 +31,15 @@ Severity = Literal["error", "warning", "note"]
 GateStatus = Literal["PASS", "FAIL", "INCONCLUSIVE", "INVALID"]
 Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 
+ACCESS: tuple[Access, ...] = ("none", "decision", "score", "gradient")
 NORMS: tuple[Norm, ...] = ("linf", "l2", "l1", "l0")
 CLEAN = "clean"
 WORST_CASE = "worst-case"
+
+
+def covers(granted: Access, needed: Access) -> bool:
+    """Whether what a model offers is enough for what an attack needs."""
+    return ACCESS.index(granted) >= ACCESS.index(needed)
 
 
 # ---------------------------------------------------------------- the threat model
@@ -154,6 +160,8 @@ class AttackEntry:
     `source`: the model it is crafted on (None: the model under attack, white box).
     `target`: None (untargeted), "next", "random", "least-likely", or a class index as text.
     `repeats`: independent draws; a sample counts as broken if any draw breaks it.
+    `fallback`: the gradient-free attack to run if the source turns out to have no usable
+    gradient ("off" for none, None for the default of the norm).
     """
 
     name: str
@@ -165,6 +173,7 @@ class AttackEntry:
     target: str | None
     repeats: int
     where: Where
+    fallback: str | None = None
     eps_where: tuple[Where, ...] = ()
 
 
@@ -255,6 +264,7 @@ class Cell:
     `source` is the model it is crafted on (equal to `model` for white box).
     `carried`: smaller eps of the same grid whose broken samples are carried here.
     `skip`: why it cannot run (it is then listed as skipped), or None.
+    `fallback_for`: the entry that it stands in for, should that one find no gradient to use.
     """
 
     id: str
@@ -275,13 +285,16 @@ class Cell:
     implicit: bool
     skip: str | None
     cost: Cost | None
+    fallback_for: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Everything a run will do, with a content id for every cell; clean cells come first.
 
-    Plain data: it is stored as plan.json and read back without any plug-in.
+    Plain data: it is stored as plan.json and read back without any plug-in; there a value that
+    came from the environment is its reference. `arguments`: cell id -> the attack's parameters
+    with their real values, never stored.
     """
 
     suite: str
@@ -289,9 +302,24 @@ class Plan:
     models: Mapping[str, Component]
     datasets: Mapping[str, Component]
     cells: tuple[Cell, ...]
+    arguments: Mapping[str, BaseModel] = field(default_factory=dict)
 
 
 # ---------------------------------------------------------------- models, data, attacks at run time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parity:
+    """How well a differentiable stand-in agrees with the artefact on some inputs.
+
+    `difference`: largest absolute difference of outputs; `tolerance`: what is allowed.
+    `agreement`: share of equal decisions. `reason`: why it must not be used, "" if it may.
+    """
+
+    difference: float
+    tolerance: float
+    agreement: float
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,6 +330,8 @@ class LoadedModel:
     float32 on x's device, no graph. It decides every verdict.
     `differentiable`: a torch module x -> logits [n, k] with a graph, or None (score access only).
     It is in eval mode, its parameters need no gradient. For a torch model it is the artefact.
+    `no_gradient`: why `differentiable` is None. `verify(x)`: for a stand-in (a twin), compares it
+    with the artefact on x; the run asks before any gradient attack, and skips it on a reason.
     `output`: what `predict` gives. `input_shape`: one sample's shape, None where it is free.
     `device`, `provider`: where it really runs. `facts`: printable facts for manifest and doctor.
     """
@@ -314,6 +344,8 @@ class LoadedModel:
     device: str
     provider: str
     facts: Mapping[str, Json] = field(default_factory=dict)
+    no_gradient: str = ""
+    verify: Callable[[Tensor], Parity] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -526,7 +558,6 @@ class CellResult:
     reason: str
     samples: Samples | None
     examples: Examples | None
-    findings: tuple[Finding, ...] = ()
     observed: Mapping[str, float] = field(default_factory=dict)
     seconds: float
     device: str

@@ -1,0 +1,239 @@
+"""The model as an attack may see it: counts every pass and refuses what was not granted.
+
+It remembers the clean batch's logits and gradients, so that an eps grid of a single-step attack
+costs one backward pass, and notes gradients that are NaN or exactly zero.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from . import losses
+from .errors import AccessDenied
+from .judge import to_logits
+from .types import Access, Box, Evaluated, LoadedModel, Loss, covers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class BatchMemory:
+    """Clean logits and gradients of one batch on one model, each computed at most once."""
+
+    def __init__(self, model: LoadedModel, x: Tensor, y: Tensor) -> None:
+        self.model = model
+        self.x = x
+        self.y = y
+        self._logits: Tensor | None = None
+        self._evaluated: dict[str, Evaluated] = {}
+
+    def logits(self) -> Tensor:
+        """Clean scores [n, k] of the artefact."""
+        if self._logits is None:
+            self._logits = score(self.model, self.x)
+        return self._logits
+
+    def evaluated(self, loss: str) -> Evaluated:
+        """Loss, gradient and logits at the clean batch, for its true labels."""
+        if loss not in self._evaluated:
+            self._evaluated[loss] = differentiate(self.model, self.x, self.y, loss)
+        return self._evaluated[loss]
+
+
+class Tally:
+    """Passes and gradient faults per row of a batch, kept on the device until they are read.
+
+    `queries`, `gradients`: float64 [n]. `broken_gradient`: rows with a NaN or Inf gradient.
+    `zero_gradient`: rows whose gradient was exactly zero at least once.
+    """
+
+    def __init__(self, n: int, device: torch.device) -> None:
+        self.queries = torch.zeros(n, dtype=torch.float64, device=device)
+        self.gradients = torch.zeros(n, dtype=torch.float64, device=device)
+        self.broken_gradient = torch.zeros(n, dtype=torch.bool, device=device)
+        self.zero_gradient = torch.zeros(n, dtype=torch.bool, device=device)
+
+    def add(self, counter: Tensor, index: Tensor | None, passes: int) -> None:
+        """Add one pass for each of `passes` rows; rows that cannot be attributed are shared out."""
+        n = counter.shape[0]
+        if index is not None and index.shape[0] == passes:
+            counter.index_add_(0, index, torch.ones_like(index, dtype=counter.dtype))
+        elif index is None and passes == n:
+            counter += 1
+        elif n:
+            counter += passes / n
+
+    def note(self, index: Tensor | None, gradient: Tensor) -> None:
+        """Remember rows whose gradient is not finite or exactly zero."""
+        size = gradient.detach().flatten(1).abs().sum(dim=1)
+        rows = torch.arange(self.queries.shape[0], device=size.device) if index is None else index
+        if rows.shape[0] != size.shape[0]:
+            return
+        self.broken_gradient[rows] |= ~size.isfinite()
+        self.zero_gradient[rows] |= size == 0
+
+
+class Granted:
+    """A `Classifier` over a loaded model, for the rows `index` of a batch."""
+
+    def __init__(
+        self,
+        memory: BatchMemory,
+        box: Box,
+        access: Access,
+        tally: Tally,
+        *,
+        clean: Tensor | None = None,
+        base: Tensor | None = None,
+        index: Tensor | None = None,
+    ) -> None:
+        self._memory = memory
+        self._box = box
+        self._access: Access = access
+        self._tally = tally
+        self._clean = clean
+        self._base = base  # rows of the memory's batch that the attack was given
+        self._index = index  # rows of what the attack was given that this view covers
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes k."""
+        return self._memory.model.num_classes
+
+    @property
+    def box(self) -> Box:
+        """Range of every input component."""
+        return self._box
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return tuple(self._memory.x.shape[1:])
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs are expected."""
+        return self._memory.x.device
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Scores [n, k] without a graph."""
+        self._need("score")
+        self._tally.add(self._tally.queries, self._index, x.shape[0])
+        if self._is_clean(x):
+            return self._of_memory(self._memory.logits())
+        return score(self._memory.model, x.detach())
+
+    def decide(self, x: Tensor) -> Tensor:
+        """Predicted classes, int64 [n]."""
+        self._need("decision")
+        self._tally.add(self._tally.queries, self._index, x.shape[0])
+        if self._is_clean(x):
+            return self._of_memory(self._memory.logits()).argmax(dim=1)
+        return score(self._memory.model, x.detach()).argmax(dim=1)
+
+    def gradient(self, x: Tensor, y: Tensor, loss: Loss = "cross-entropy") -> Tensor:
+        """Gradient of the per-sample loss, [n, *shape]."""
+        return self.value_and_gradient(x, y, loss).gradient
+
+    def value_and_gradient(self, x: Tensor, y: Tensor, loss: Loss = "cross-entropy") -> Evaluated:
+        """Loss, gradient and logits of one pass; the loss is summed for the backward pass."""
+        self._need("gradient")
+        self._tally.add(self._tally.queries, self._index, x.shape[0])
+        self._tally.add(self._tally.gradients, self._index, x.shape[0])
+        if isinstance(loss, str) and self._is_clean(x) and self._has_clean_labels(y):
+            kept = self._memory.evaluated(loss)
+            result = Evaluated(*(self._of_memory(part) for part in kept))
+        else:
+            result = differentiate(self._memory.model, x, y, loss)
+        self._tally.note(self._index, result.gradient)
+        return result
+
+    def rows(self, index: Tensor) -> Granted:
+        """The same model for some rows of the batch (repeats allowed)."""
+        return Granted(
+            self._memory,
+            self._box,
+            self._access,
+            self._tally,
+            index=index if self._index is None else self._index[index],
+        )
+
+    def module(self) -> nn.Module:
+        """A private, counted copy as an `nn.Module`; nothing done to it reaches the artefact."""
+        self._need("gradient")
+        differentiable = self._memory.model.differentiable
+        assert differentiable is not None
+        return CountedModule(copy.deepcopy(differentiable), self._count_module)
+
+    def _count_module(self, kind: str, passes: int) -> None:
+        counter = self._tally.queries if kind == "forward" else self._tally.gradients
+        self._tally.add(counter, self._index, passes)
+
+    def _need(self, needed: Access) -> None:
+        if not covers(self._access, needed):
+            raise AccessDenied(
+                f"the attack asked for {needed} access and its spec declares '{self._access}'"
+            )
+        if needed == "gradient" and self._memory.model.differentiable is None:
+            raise AccessDenied("the attack asked for gradients and this model has none")
+
+    def _is_clean(self, x: Tensor) -> bool:
+        clean = self._clean
+        return (
+            clean is not None
+            and x.data_ptr() == clean.data_ptr()
+            and x.shape == clean.shape
+            and torch.equal(x, self._of_memory(self._memory.x))
+        )
+
+    def _has_clean_labels(self, y: Tensor) -> bool:
+        return torch.equal(y, self._of_memory(self._memory.y))
+
+    def _of_memory(self, values: Tensor) -> Tensor:
+        return values.clone() if self._base is None else values[self._base]
+
+
+class CountedModule(nn.Module):
+    """An `nn.Module` whose forward and backward samples are reported to `count(kind, passes)`."""
+
+    def __init__(self, module: nn.Module, count: Callable[[str, int], None]) -> None:
+        super().__init__()
+        self.module = module
+        self._count = count
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [n, k] of the copy, with a graph when x needs one."""
+        n = x.shape[0]
+        self._count("forward", n)
+        logits: Tensor = self.module(x)
+        if logits.requires_grad:
+            logits.register_hook(lambda _: self._count("backward", n))  # type: ignore[no-untyped-call]
+        return logits
+
+
+def score(model: LoadedModel, x: Tensor) -> Tensor:
+    """Scores [n, k] of the artefact, without a graph."""
+    return to_logits(model.predict(x).detach().float(), model.output)
+
+
+def differentiate(model: LoadedModel, x: Tensor, y: Tensor, loss: Loss) -> Evaluated:
+    """One forward and backward pass with respect to the input alone.
+
+    A loss that does not depend on the input (a cut graph) has a zero gradient.
+    """
+    assert model.differentiable is not None
+    function = losses.resolve(loss)
+    with torch.enable_grad():
+        leaf = x.detach().clone().requires_grad_(True)
+        logits = model.differentiable(leaf)
+        value = function(logits, y)
+        gradient = None
+        if value.requires_grad:
+            (gradient,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
+    if gradient is None:
+        gradient = torch.zeros_like(leaf)
+    return Evaluated(value.detach(), gradient.detach(), logits.detach())

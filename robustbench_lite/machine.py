@@ -1,0 +1,86 @@
+"""The machine a run is on: device as asked for, threads, and what goes into the manifest."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from .errors import EnvironmentProblem
+from .types import Json
+
+PACKAGES = (
+    "robustbench-lite",
+    "torch",
+    "onnx",
+    "onnxruntime-gpu",
+    "onnxruntime",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pyarrow",
+    "pydantic",
+    "pluggy",
+)
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def device(asked: str) -> str:
+    """`cpu` or `cuda:i` for what was asked for; an explicit cuda never falls back."""
+    if asked == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    if asked == "cpu":
+        return "cpu"
+    kind, _, index = asked.partition(":")
+    if kind != "cuda" or (index and not index.isdigit()):
+        raise EnvironmentProblem(
+            f"device '{asked}' is not one of auto, cpu, cuda, cuda:0, cuda:1 …"
+        )
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(index or 0) >= count:
+        raise EnvironmentProblem(
+            f"device '{asked}' was asked for and torch {torch.__version__} finds {count} CUDA"
+            " devices; use --device cpu, or install a CUDA build of torch and a driver"
+        )
+    return f"cuda:{int(index or 0)}"
+
+
+def threads(asked: int | None) -> int:
+    """The number asked for, else the cores that this process may use (affinity, cgroup)."""
+    if asked is not None:
+        return asked
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        quota, period = _QUOTA.read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+
+
+def facts(device_name: str, thread_count: int) -> dict[str, Json]:
+    """Versions and hardware for the manifest; nothing of the environment's variables."""
+    versions: dict[str, Json] = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    hardware: dict[str, Json] = {
+        "device": device_name,
+        "threads": thread_count,
+        "processor": platform.processor() or platform.machine(),
+        "system": platform.platform(),
+    }
+    if device_name.startswith("cuda"):
+        properties = torch.cuda.get_device_properties(device_name)
+        hardware |= {
+            "gpu": properties.name,
+            "gpu_memory_bytes": properties.total_memory,
+            "cuda": torch.version.cuda,
+            "tf32": torch.backends.cuda.matmul.allow_tf32,
+        }
+    return {"python": platform.python_version(), "versions": versions, "hardware": hardware}

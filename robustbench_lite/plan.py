@@ -1,0 +1,441 @@
+"""Suite + Registry -> Plan: references resolved, grids expanded, every cell with its content id.
+
+Everything that can be wrong before a weight is loaded is raised here, together: missing files,
+hashes that differ from their pins. Only bytes of files are read, to hash them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from .errors import EnvironmentProblem, PluginError
+from .hookspecs import AttackSpec, Content
+from .params import Params
+from .plugins import Registered, Registry, source_hash
+from .types import (
+    CLEAN,
+    AttackEntry,
+    Cell,
+    Component,
+    Cost,
+    DatasetEntry,
+    Eps,
+    Json,
+    ModelEntry,
+    Norm,
+    Places,
+    Plan,
+    Selection,
+    Suite,
+    covers,
+)
+
+IDENTITY_VERSION = 1  # raised when a change to the harness changes numbers
+PRECISION = "float32"
+KNOWN = "sha256:"
+FROM_ENVIRONMENT = "${env:"
+DEFAULT_FALLBACK: Mapping[Norm, str] = {"linf": "square", "l2": "square", "l0": "sparse-rs"}
+DEFAULT_CONTROL: Mapping[Norm, str] = {
+    "linf": "uniform-noise",
+    "l2": "gaussian-noise",
+    "l1": "uniform-noise",
+    "l0": "salt-and-pepper",
+}
+
+
+def make(
+    suite: Suite,
+    registry: Registry,
+    places: Places,
+    *,
+    seed: int | None = None,
+    limit: int | None = None,
+) -> Plan:
+    """Plan a suite. Raises EnvironmentProblem naming every missing or changed file at once."""
+    problems: list[str] = []
+    models = {
+        entry.name: component
+        for entry in suite.models
+        if (component := _model(entry, suite, registry, places, problems)) is not None
+    }
+    datasets = {
+        entry.name: component
+        for entry in suite.datasets
+        if (component := _dataset(entry, suite, registry, places, limit, problems)) is not None
+    }
+    if problems:
+        raise EnvironmentProblem("\n".join(problems))
+    planner = _Planner(suite, registry, models, datasets, suite.seed if seed is None else seed)
+    return Plan(
+        suite=suite.name,
+        seed=planner.seed,
+        models=models,
+        datasets=datasets,
+        cells=tuple(planner.cells()),
+        arguments=planner.arguments,
+    )
+
+
+def plan_id(plan: Plan) -> str:
+    """Content id of a whole plan: two runs with the same id measure the same cells."""
+    return content_hash(sorted(cell.id for cell in plan.cells))
+
+
+def selection(entry: DatasetEntry, limit: int | None) -> Selection:
+    """The entry's selection, cut to at most `limit` samples."""
+    if limit is None:
+        return entry.selection
+    take = entry.selection.take
+    return dataclasses.replace(entry.selection, take=limit if take is None else min(take, limit))
+
+
+def content_hash(value: Json) -> str:
+    """First 16 hex digits of the sha256 of a value's canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _shown(params: BaseModel, suite: Suite, section: str, name: str) -> dict[str, Json]:
+    """The parameters for display: what came from the environment stays a reference."""
+    shown = parameters(params)
+    entries = suite.resolved.get(section)
+    written = entries.get(name) if isinstance(entries, Mapping) else None
+    if isinstance(written, Mapping):
+        for key, value in written.items():
+            if key in shown and FROM_ENVIRONMENT in json.dumps(value):
+                shown[key] = value
+    return shown
+
+
+def text_hash(text: str) -> str:
+    """Hex sha256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def parameters(params: BaseModel) -> dict[str, Json]:
+    """A plug-in's parameters as plain JSON values, paths as text."""
+    dumped: dict[str, Json] = params.model_dump(mode="json")
+    return dumped
+
+
+def without_paths(params: BaseModel) -> dict[str, Json]:
+    """The parameters that belong to a content id: everything but paths."""
+    dumped = parameters(params)
+    return {
+        name: value
+        for name, value in dumped.items()
+        if not isinstance(getattr(params, name, None), Path)
+    }
+
+
+class _Planner:
+    def __init__(
+        self,
+        suite: Suite,
+        registry: Registry,
+        models: Mapping[str, Component],
+        datasets: Mapping[str, Component],
+        seed: int,
+    ) -> None:
+        self.suite = suite
+        self.registry = registry
+        self.models = models
+        self.datasets = datasets
+        self.seed = seed
+        self.arguments: dict[str, BaseModel] = {}
+
+    def cells(self) -> list[Cell]:
+        """Clean cells, then controls and attacks, cheapest first within a dataset."""
+        wanted = list(self._wanted())
+        clean = {(model, dataset): self._clean(model, dataset) for model, dataset, _ in wanted}
+        attacks = [
+            cell
+            for model, dataset, entry in wanted
+            if entry is not None
+            for cell in [
+                *self._grid(model, dataset, entry, implicit=False),
+                *self._fallback(model, dataset, entry),
+            ]
+        ]
+        controls = self._implicit_controls(attacks) if self.suite.controls == "auto" else []
+        ordered = sorted([*attacks, *controls], key=_effort)
+        return [*clean.values(), *ordered]
+
+    def _wanted(self) -> Iterator[tuple[str, str, AttackEntry | None]]:
+        entries = {entry.name: entry for entry in self.suite.attacks}
+        seen: set[tuple[str, str, str]] = set()
+        for line in self.suite.evaluations:
+            yield line.model, line.dataset, None
+            for name in line.attacks:
+                if (line.model, line.dataset, name) not in seen:
+                    seen.add((line.model, line.dataset, name))
+                    yield line.model, line.dataset, entries[name]
+
+    def _clean(self, model: str, dataset: str) -> Cell:
+        identity: dict[str, Json] = {
+            "model": self.models[model].content,
+            "dataset": self.datasets[dataset].content,
+            "attack": CLEAN,
+        }
+        return Cell(
+            id=self._id(identity),
+            model=model,
+            dataset=dataset,
+            entry=CLEAN,
+            attack=CLEAN,
+            source=model,
+            role="control",
+            kind="fixed-budget",
+            effort="random",
+            norm=None,
+            eps=None,
+            target=None,
+            repeats=1,
+            params={},
+            carried=(),
+            implicit=False,
+            skip=None,
+            cost=Cost(1, 0),
+        )
+
+    def _grid(
+        self, model: str, dataset: str, entry: AttackEntry, *, implicit: bool
+    ) -> Iterator[Cell]:
+        registered = self.registry.attacks[entry.attack]
+        spec = registered.spec
+        entry = _transferred(entry, spec, model)
+        grid = sorted(entry.eps, key=lambda eps: eps.value)
+        source = entry.source or model
+        for position, eps in enumerate(grid):
+            carried = tuple(grid[:position]) if spec.carries else ()
+            identity = self._attack_identity(registered, entry, model, source, dataset)
+            identity |= {"eps": str(eps.value), "carried": [str(e.value) for e in carried]}
+            if spec.kind == "minimal-norm":
+                identity |= {"largest": str(grid[-1].value)}
+            cell_id = self._id(identity)
+            self.arguments[cell_id] = entry.params
+            yield Cell(
+                id=cell_id,
+                model=model,
+                dataset=dataset,
+                entry=entry.name,
+                attack=entry.attack,
+                source=source,
+                role=spec.role,
+                kind=spec.kind,
+                effort=spec.effort,
+                norm=entry.norm,
+                eps=eps,
+                target=entry.target,
+                repeats=entry.repeats,
+                params=_shown(entry.params, self.suite, "attacks", entry.name),
+                carried=carried,
+                implicit=implicit,
+                skip=self._skip(spec, entry, source),
+                cost=_cost(spec, entry),
+            )
+
+    def _attack_identity(
+        self,
+        registered: Registered[AttackSpec],
+        entry: AttackEntry,
+        model: str,
+        source: str,
+        dataset: str,
+    ) -> dict[str, Json]:
+        return {
+            "model": self.models[model].content,
+            "source": self.models[source].content,
+            "dataset": self.datasets[dataset].content,
+            "attack": entry.attack,
+            "version": registered.plugin.version,
+            "code": source_hash(registered),
+            "params": without_paths(entry.params),
+            "norm": entry.norm,
+            "target": entry.target,
+            "repeats": entry.repeats,
+        }
+
+    def _id(self, identity: dict[str, Json]) -> str:
+        harness: dict[str, Json] = {
+            "identity": IDENTITY_VERSION,
+            "seed": self.seed,
+            "precision": PRECISION,
+        }
+        return content_hash(identity | harness)
+
+    def _skip(self, spec: AttackSpec, entry: AttackEntry, source: str) -> str | None:
+        offered = self.models[source]
+        if covers(offered.access, spec.access):
+            return None
+        return (
+            f"{spec.name} needs {spec.access} access and model '{source}' ({offered.loader}) offers"
+            f" {offered.access} only; give attack '{entry.name}' a `source:` model that offers"
+            f" {spec.access}, or use an attack that needs less"
+        )
+
+    def _fallback(self, model: str, dataset: str, entry: AttackEntry) -> Iterator[Cell]:
+        """The cells that run instead, should a twin's gradients turn out unusable."""
+        spec = self.registry.attacks[entry.attack].spec
+        source = self.models[entry.source or model]
+        loader = self.registry.models[source.loader].spec
+        name = entry.fallback or DEFAULT_FALLBACK.get(entry.norm, "off")
+        if spec.access != "gradient" or not loader.stand_in or name not in self.registry.attacks:
+            return
+        stand_in = self.registry.attacks[name].spec
+        if entry.norm not in stand_in.norms or (entry.target and not stand_in.targeted):
+            return
+        instead = dataclasses.replace(
+            entry, name=f"{entry.name} (fallback {name})", attack=name, params=stand_in.params()
+        )
+        for cell in self._grid(model, dataset, instead, implicit=True):
+            yield dataclasses.replace(cell, fallback_for=entry.name)
+
+    def _implicit_controls(self, attacks: Iterable[Cell]) -> list[Cell]:
+        attacks = list(attacks)
+        have = {_spot(cell) for cell in attacks if cell.role == "control"}
+        added: list[Cell] = []
+        for cell in attacks:
+            if cell.role == "control" or cell.fallback_for or _spot(cell) in have:
+                continue
+            assert cell.norm is not None
+            name = self.registry.attacks[cell.attack].spec.control or DEFAULT_CONTROL[cell.norm]
+            if name not in self.registry.attacks:
+                raise PluginError(f"attack '{cell.attack}' names the unknown control '{name}'")
+            have.add(_spot(cell))
+            assert cell.eps is not None
+            entry = AttackEntry(
+                name=f"{name} (control)",
+                attack=name,
+                params=self.registry.attacks[name].spec.params(),
+                norm=cell.norm,
+                eps=(cell.eps,),
+                source=None,
+                target=None,
+                repeats=1,
+                where=self.suite.attacks[0].where,
+            )
+            added += self._grid(cell.model, cell.dataset, entry, implicit=True)
+        return added
+
+
+def _transferred(entry: AttackEntry, spec: AttackSpec, model: str) -> AttackEntry:
+    """The entry with the attack's defaults for transfer, where the suite does not say otherwise."""
+    if entry.source in {None, model} or not spec.when_transferred:
+        return entry
+    unset = spec.when_transferred.keys() - entry.params.model_fields_set
+    update = {name: spec.when_transferred[name] for name in unset}
+    return dataclasses.replace(entry, params=entry.params.model_copy(update=update))
+
+
+def _spot(cell: Cell) -> tuple[str, str, Norm | None, Eps | None]:
+    eps = None if cell.eps is None else Eps(cell.eps.value, "")
+    return cell.model, cell.dataset, cell.norm, eps
+
+
+def _effort(cell: Cell) -> tuple[str, float, str, str, float]:
+    passes = sum(cell.cost) if cell.cost else float("inf")
+    radius = float(cell.eps) if cell.eps else 0.0
+    return cell.dataset, passes, cell.entry, cell.model, radius
+
+
+def _cost(spec: AttackSpec, entry: AttackEntry) -> Cost | None:
+    assert isinstance(entry.params, Params)
+    once = spec.cost(entry.params, None, None) if spec.cost else None
+    if once is None:
+        return None
+    return Cost(once.queries * entry.repeats, once.gradients * entry.repeats)
+
+
+def _model(
+    entry: ModelEntry, suite: Suite, registry: Registry, places: Places, problems: list[str]
+) -> Component | None:
+    registered = registry.models[entry.loader]
+    assert isinstance(entry.params, Params)
+    place = f"{entry.where}: error: models.{entry.name}"
+    try:
+        content = registered.spec.content(entry.params, places)
+        access = registered.spec.access(entry.params)
+    except EnvironmentProblem as problem:
+        problems.append(f"{place}: {problem}")
+        return None
+    files = _hashed(content, entry.sha256, place, problems)
+    identity: dict[str, Json] = {
+        "loader": entry.loader,
+        "code": source_hash(registered),
+        "version": registered.plugin.version,
+        "params": without_paths(entry.params),
+        "files": files,
+    }
+    return Component(
+        name=entry.name,
+        loader=entry.loader,
+        content=content_hash(identity),
+        files=files,
+        parameters=_shown(entry.params, suite, "models", entry.name),
+        access=access,
+    )
+
+
+def _dataset(
+    entry: DatasetEntry,
+    suite: Suite,
+    registry: Registry,
+    places: Places,
+    limit: int | None,
+    problems: list[str],
+) -> Component | None:
+    registered = registry.datasets[entry.loader]
+    assert isinstance(entry.params, Params)
+    place = f"{entry.where}: error: datasets.{entry.name}"
+    try:
+        content = registered.spec.content(entry.params, places)
+    except EnvironmentProblem as problem:
+        problems.append(f"{place}: {problem}")
+        return None
+    files = _hashed(content, entry.sha256, place, problems)
+    chosen: dict[str, Json] = dataclasses.asdict(selection(entry, limit))
+    identity: dict[str, Json] = {
+        "loader": entry.loader,
+        "code": source_hash(registered),
+        "version": registered.plugin.version,
+        "params": without_paths(entry.params),
+        "files": files,
+        "selection": chosen,
+    }
+    return Component(
+        name=entry.name,
+        loader=entry.loader,
+        content=content_hash(identity),
+        files=files,
+        parameters=_shown(entry.params, suite, "datasets", entry.name) | {"selection": chosen},
+    )
+
+
+def _hashed(content: Content, pin: str | None, place: str, problems: list[str]) -> dict[str, str]:
+    files: dict[str, str] = {}
+    for name, source in content.items():
+        if isinstance(source, str):
+            files[name] = source.removeprefix(KNOWN)
+        elif not source.is_file():
+            problems.append(f"{place}: {name}: there is no file '{source}'")
+        else:
+            files[name] = _sha256(source)
+    if pin is not None and files and pin.lower() not in files.values():
+        name, found = next(iter(files.items()))
+        problems.append(
+            f"{place}: sha256: {name} has {found}, the suite pins {pin};"
+            " the file changed: check where it comes from, then update the pin"
+        )
+    return files
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,325 @@
+"""One attack on one batch: crafted once per eps and draw, judged on each target.
+
+Rows that a smaller eps or an earlier draw has broken keep that result; on white-box cells they
+also leave the work.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from . import norms
+from .access import BatchMemory
+from .craft import BROKEN_GRADIENT, ZERO_GRADIENT, Crafted, craft, targets
+from .group import (
+    ATTACKABLE,
+    FOUND_ON_TWIN,
+    GALLERY,
+    ILLEGAL,
+    NOT_CONFIRMED,
+    UNCHANGED,
+    Chunk,
+    Failure,
+    out_of_memory,
+)
+from .hookspecs import AttackSpec
+from .judge import judge
+from .params import Params
+from .rng import SampleRng
+from .types import Batch, Box, Budget, Cell, Examples, LoadedModel, Norm, Outcome, Samples
+
+UNBOUNDED = Box(float("-inf"), float("inf"))
+_OUTCOME = tuple(f.name for f in dataclasses.fields(Outcome) if f.name != "problems")
+
+
+@dataclass(slots=True)
+class _State:
+    """The best that is known of each row of a batch on one target, while eps and draws go on."""
+
+    x_adv: Tensor
+    outcome: Outcome | None
+    queries: NDArray[np.float64]
+    gradients: NDArray[np.float64]
+    broken_gradient: NDArray[np.bool_]
+    zero_gradient: NDArray[np.bool_]
+    observed: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @staticmethod
+    def fresh(batch: Batch) -> _State:
+        n = batch.x.shape[0]
+        no = np.zeros(n, dtype=bool)
+        return _State(batch.x, None, np.zeros(n), np.zeros(n), no, no.copy())
+
+    def open_rows(self) -> NDArray[np.int64]:
+        """Rows that are not broken yet."""
+        if self.outcome is None:
+            return np.arange(len(self.queries))
+        return np.flatnonzero(~self.outcome.success)
+
+    def update(self, rows: NDArray[np.int64], crafted: Crafted, outcome: Outcome) -> None:
+        """Take over the new outcome of `rows` where the row was not broken before."""
+        self.seconds += crafted.seconds
+        self.queries[rows] += crafted.tally.queries.cpu().numpy()
+        self.gradients[rows] += crafted.tally.gradients.cpu().numpy()
+        self.broken_gradient[rows] |= crafted.tally.broken_gradient.cpu().numpy()
+        self.zero_gradient[rows] |= crafted.tally.zero_gradient.cpu().numpy()
+        for key, value in crafted.observed.items():
+            self.observed[key] = self.observed.get(key, 0) + value
+        for problem, count in outcome.problems.items():
+            key = ILLEGAL + problem
+            self.observed[key] = self.observed.get(key, 0) + count
+        if self.outcome is None:
+            assert len(rows) == len(self.queries)
+            self.outcome = outcome
+            fresh = np.ones(len(rows), dtype=bool)
+        else:
+            fresh = ~self.outcome.success[rows]
+            self.outcome = _overwritten(self.outcome, rows[fresh], outcome, fresh)
+        candidate = crafted.candidate
+        if isinstance(candidate, Tensor) and candidate.shape[1:] == self.x_adv.shape[1:]:
+            legal = torch.from_numpy(fresh & outcome.legal).to(self.x_adv.device)
+            where = torch.from_numpy(rows[fresh & outcome.legal]).to(self.x_adv.device)
+            taken = candidate.detach().to(self.x_adv)[legal]
+            self.x_adv = self.x_adv.index_copy(0, where, taken)
+
+
+def _overwritten(
+    old: Outcome, rows: NDArray[np.int64], new: Outcome, fresh: NDArray[np.bool_]
+) -> Outcome:
+    def merged(name: str) -> NDArray[np.generic]:
+        column: NDArray[np.generic] = getattr(old, name).copy()
+        column[rows] = getattr(new, name)[fresh]
+        return column
+
+    columns: dict[str, Any] = {name: merged(name) for name in _OUTCOME}
+    return Outcome(**columns, problems={})
+
+
+def attack(
+    spec: AttackSpec,
+    function: Callable[..., object],
+    cells: Sequence[Cell],
+    batch: Batch,
+    memory: BatchMemory,
+    *,
+    targets: Mapping[str, LoadedModel],
+    clean: Mapping[str, Samples],
+    seed: int,
+    params: Params,
+) -> dict[str, Chunk | Failure]:
+    """Craft and judge one batch for every cell of a group: cell id -> its rows, or why not."""
+    work = _Work(spec, function, batch, memory, targets, clean, seed, params)
+    results: dict[str, Chunk | Failure] = {}
+    if spec.kind == "minimal-norm":
+        return work.minimal_norm(cells)
+    states: dict[str, _State] = {}
+    for _, group in _by_eps(cells):
+        alive = [cell for cell in group if not isinstance(results.get(cell.id), Failure)]
+        if not spec.carries:
+            states = {}
+        results |= work.fixed_budget(alive, states)
+    return results
+
+
+def _by_eps(cells: Sequence[Cell]) -> list[tuple[float, list[Cell]]]:
+    grid: dict[float, list[Cell]] = {}
+    for cell in sorted(cells, key=_radius):
+        grid.setdefault(_radius(cell), []).append(cell)
+    return list(grid.items())
+
+
+def _radius(cell: Cell) -> float:
+    assert cell.eps is not None
+    return float(cell.eps)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One attack on one batch."""
+
+    spec: AttackSpec
+    function: Callable[..., object]
+    batch: Batch
+    memory: BatchMemory
+    targets: Mapping[str, LoadedModel]
+    clean: Mapping[str, Samples]
+    seed: int
+    params: Params
+
+    def fixed_budget(
+        self, cells: Sequence[Cell], states: dict[str, _State]
+    ) -> dict[str, Chunk | Failure]:
+        """Every cell at one eps; `states` carries broken rows from one eps to the next."""
+        try:
+            for repeat in range(cells[0].repeats):
+                self._draw(cells, states, repeat, self._budget(cells[0], _radius(cells[0])))
+        except Exception as problem:
+            if out_of_memory(problem):
+                raise
+            failure = Failure.of(f"attack '{self.spec.name}' raised", problem)
+            return {cell.id: failure for cell in cells}
+        return {cell.id: self._chunk(cell, states[cell.model]) for cell in cells}
+
+    def minimal_norm(self, cells: Sequence[Cell]) -> dict[str, Chunk | Failure]:
+        """One call at the largest eps, judged against every eps by its distances."""
+        largest = max(_radius(cell) for cell in cells)
+        states: dict[str, _State] = {}
+        try:
+            for repeat in range(cells[0].repeats):
+                self._draw(cells, states, repeat, self._budget(cells[0], largest))
+        except Exception as problem:
+            if out_of_memory(problem):
+                raise
+            failure = Failure.of(f"attack '{self.spec.name}' raised", problem)
+            return {cell.id: failure for cell in cells}
+        chunks: dict[str, Chunk | Failure] = {}
+        for cell in cells:
+            state = states[cell.model]
+            assert state.outcome is not None
+            within = self._within(state.outcome, cell)
+            chunks[cell.id] = self._chunk(cell, dataclasses.replace(state, outcome=within))
+        return chunks
+
+    def _draw(
+        self, cells: Sequence[Cell], states: dict[str, _State], repeat: int, budget: Budget
+    ) -> None:
+        first = cells[0]
+        white_box = len(cells) == 1 and first.model == first.source
+        state = states.get(first.model)
+        rows = state.open_rows() if white_box and state else np.arange(self.batch.x.shape[0])
+        if len(rows) == 0:
+            return
+        index = torch.from_numpy(rows).to(self.batch.x.device)
+        rng = SampleRng(self.seed, self.spec.name, self.batch.keys)
+        if repeat:
+            rng = rng.fork(f"repeat {repeat}")
+        goal = None
+        if first.target is not None:
+            goal = targets(first.target, self.memory, self.batch, rng)
+        params = self.params
+        crafted = craft(
+            self.spec,
+            self.function,
+            {name: getattr(params, name) for name in type(params).model_fields},
+            self.memory,
+            self.batch,
+            rows=index,
+            budget=budget,
+            rng=rng.rows(index),
+            goal=goal,
+        )
+        part = dataclasses.replace(
+            self.batch,
+            ids=(),
+            hashes=(),
+            keys=self.batch.keys[index],
+            x=self.batch.x[index],
+            y=self.batch.y[index],
+        )
+        judged = budget
+        if self.spec.kind == "minimal-norm":
+            judged = dataclasses.replace(budget, eps=float("inf"))
+        for name in {cell.model: None for cell in cells}:
+            outcome = judge(
+                self.targets[name],
+                part,
+                crafted.candidate,
+                judged,
+                goal=None if goal is None else goal[index],
+            )
+            states.setdefault(name, _State.fresh(self.batch)).update(rows, crafted, outcome)
+
+    def _budget(self, cell: Cell, eps: float) -> Budget:
+        assert cell.norm is not None
+        clip = self.spec.clip_parameter
+        free = clip is not None and getattr(self.params, clip) is False
+        return Budget(norm=cell.norm, eps=eps, box=UNBOUNDED if free else self.batch.box)
+
+    def _within(self, outcome: Outcome, cell: Cell) -> Outcome:
+        """Rows farther than the cell's eps count as not broken: the clean input stands for them."""
+        norm: Norm | None = cell.norm
+        assert norm is not None
+        eps = _radius(cell)
+        shape = tuple(self.batch.x.shape[1:])
+        limit = eps + norms.tolerance(norm, eps, self.batch.box, shape)
+        far = outcome.legal & ~(getattr(outcome, norm) <= limit)
+        clean = self.clean[cell.model]
+        return dataclasses.replace(
+            outcome,
+            adv_pred=np.where(far, clean.clean_pred, outcome.adv_pred),
+            adv_confidence=np.where(far, clean.clean_confidence, outcome.adv_confidence),
+            adv_correct=np.where(far, clean.clean_correct, outcome.adv_correct),
+            success=outcome.success & ~far,
+            survives_uint8=outcome.survives_uint8 & ~far,
+        )
+
+    def _chunk(self, cell: Cell, state: _State) -> Chunk:
+        outcome = state.outcome
+        assert outcome is not None
+        clean = self.clean[cell.model]
+        correct = clean.clean_correct
+        decided = outcome.adv_pred >= 0
+        samples = Samples(
+            sample_id=clean.sample_id,
+            sample_hash=clean.sample_hash,
+            label=clean.label,
+            clean_pred=clean.clean_pred,
+            clean_confidence=clean.clean_confidence,
+            clean_correct=correct,
+            **{name: getattr(outcome, name).copy() for name in _OUTCOME},
+            queries=state.queries.copy(),
+            gradients=state.gradients.copy(),
+            status=np.select([~outcome.legal, ~decided], ["illegal", "no-decision"], "ok").astype(
+                object
+            ),
+        )
+        rows = np.flatnonzero(outcome.success & correct)[:GALLERY]
+        index = torch.from_numpy(rows).to(self.batch.x.device)
+        examples = Examples(
+            positions=self.batch.start + rows,
+            x=self.batch.x[index].cpu().numpy(),
+            x_adv=state.x_adv[index].cpu().numpy(),
+        )
+        return Chunk(
+            samples=samples,
+            examples=examples,
+            observed=self._observed(cell, state, outcome, correct),
+            seconds=state.seconds,
+        )
+
+    def _observed(
+        self, cell: Cell, state: _State, outcome: Outcome, correct: NDArray[np.bool_]
+    ) -> dict[str, float]:
+        observed = dict(state.observed)
+        unbroken = correct & ~outcome.success
+        faults = {
+            BROKEN_GRADIENT: int(state.broken_gradient.sum()),
+            ZERO_GRADIENT: int((state.zero_gradient & unbroken).sum()),
+        }
+        observed |= {key: count for key, count in faults.items() if count}
+        observed |= self._confirmed(cell, state, outcome)
+        if cell.role == "attack" and _radius(cell) > 0:
+            observed[ATTACKABLE] = int(correct.sum())
+            observed[UNCHANGED] = int((correct & outcome.legal & (outcome.linf == 0)).sum())
+        return observed
+
+    def _confirmed(self, cell: Cell, state: _State, outcome: Outcome) -> dict[str, float]:
+        """How many points break the twin, and how many of those the file does not confirm."""
+        model = self.targets[cell.model]
+        if model.verify is None or self.spec.access != "gradient" or cell.source != cell.model:
+            return {}
+        assert model.differentiable is not None
+        with torch.no_grad():
+            pred = model.differentiable(state.x_adv).argmax(dim=1)
+        found = (pred != self.batch.y).cpu().numpy() & outcome.legal
+        unconfirmed = found & outcome.adv_correct
+        return {FOUND_ON_TWIN: int(found.sum()), NOT_CONFIRMED: int(unconfirmed.sum())}
