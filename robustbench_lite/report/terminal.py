@@ -1,0 +1,201 @@
+"""The result on a terminal: a table, the gates, the verdict and where the report is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..types import CLEAN, WORST_CASE, GateResult, Row, Summary
+from .view import FinishedRun, summary_of
+from .words import (
+    NOTHING,
+    SIGNS,
+    attack_name,
+    budget,
+    count,
+    decided_by,
+    interval,
+    overall,
+    percent,
+    plain,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+MOST_ROWS = 80  # above it only clean passes, worst cases and what is not ok are printed
+_COLOURS = {
+    "PASS": "green",
+    "COMPLETE": "green",
+    "FAIL": "red",
+    "INCONCLUSIVE": "yellow",
+    "INVALID": "magenta",
+    "NOT JUDGED": "cyan",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """A table as text: `right` are the columns of numbers, `marks` the rows that stand out."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    right: frozenset[int]
+    marks: frozenset[int] = frozenset()
+
+
+def render(run: FinishedRun, console: Console, *, tty: bool | None = None) -> None:
+    """Print the result: rich tables on a terminal, plain aligned lines elsewhere.
+
+    `tty` decides instead of the console if given. Names are never read as markup.
+    """
+    if not (console.is_terminal if tty is None else tty):
+        for line in lines(run):
+            console.out(line, highlight=False)
+        return
+    from rich.text import Text
+
+    for grid in _grids(run):
+        console.print(_rich(grid))
+    if left := _left_out(summary_of(run)):
+        console.print(Text(left, style="dim"))
+    for finding in summary_of(run).findings:
+        if finding.severity != "note":
+            console.print(Text(plain(f"{finding.severity}: {finding.message}"), style="yellow"))
+    word = overall(run.verdict)
+    sentence = run.verdict.sentence if run.verdict else "This run was not judged."
+    verdict = Text(f" {SIGNS[word]} {word} ", style=f"bold reverse {_COLOURS[word]}")
+    console.print(verdict, Text(plain(sentence), style="bold"))
+    console.print(Text(f"report: {_where(run)}"), soft_wrap=True)
+
+
+def lines(run: FinishedRun) -> list[str]:
+    """The result as plain lines, ASCII but for the user's own names."""
+    summary = summary_of(run)
+    found: list[str] = []
+    for grid in _grids(run):
+        found += [*_aligned(grid), ""]
+    if left := _left_out(summary):
+        found += [left, ""]
+    for finding in summary.findings:
+        if finding.severity != "note":
+            found.append(plain(f"{finding.severity}: {finding.message} {finding.advice}".rstrip()))
+    sentence = run.verdict.sentence if run.verdict else "This run was not judged."
+    found.append(plain(f"verdict: {overall(run.verdict)}: {sentence}"))
+    found.append(f"report: {_where(run)}")
+    return found
+
+
+def _where(run: FinishedRun) -> str:
+    page = run.path / "report.html"
+    return plain(str(page if page.is_file() else run.path))
+
+
+def _grids(run: FinishedRun) -> list[Grid]:
+    grids = [_cells(summary_of(run))]
+    if run.verdict is not None and run.verdict.gates:
+        grids.append(_gates(run.verdict.gates))
+    return grids
+
+
+def _shown(summary: Summary) -> list[Row]:
+    if len(summary.rows) <= MOST_ROWS:
+        return list(summary.rows)
+    return [row for row in summary.rows if row.attack in (CLEAN, WORST_CASE) or row.status != "ok"]
+
+
+def _left_out(summary: Summary) -> str:
+    left = len(summary.rows) - len(_shown(summary))
+    return f"{left:,} more rows in tables/cells.csv" if left else ""
+
+
+def _cells(summary: Summary) -> Grid:
+    places: dict[tuple[str, str], list[Row]] = {}
+    for row in _shown(summary):
+        places.setdefault((row.dataset, row.model), []).append(row)
+    rows = [row for group in places.values() for row in group]
+    marks = {at for at, row in enumerate(rows) if row.attack == WORST_CASE}
+    return Grid(
+        title="robust accuracy: correct and unbroken, of all samples [95 % interval]",
+        head=("model", "dataset", "attack", "eps", "robust accuracy", "broken", "n", "queries"),
+        rows=tuple(_cell_line(row) for row in rows),
+        right=frozenset({4, 5, 6, 7}),
+        marks=frozenset(marks),
+    )
+
+
+def _cell_line(row: Row) -> tuple[str, ...]:
+    robust, broken = row.robust_accuracy, row.attack_success_rate
+    shown: str = row.status
+    if row.status == "ok" and robust is not None:
+        shown = f"{percent(robust.value)} [{interval(robust.low, robust.high)}]"
+    role = " (control)" if row.role == "control" and row.attack != CLEAN else ""
+    name = attack_name(row)
+    return (
+        plain(row.model),
+        plain(row.dataset),
+        plain(name if name.endswith(role) else name + role),
+        plain(budget(row)),
+        shown,
+        percent(broken.value if broken else None),
+        f"{row.n:,}",
+        count(row.queries_mean),
+    )
+
+
+def _gates(results: Sequence[GateResult]) -> Grid:
+    return Grid(
+        title="gates",
+        head=("gate", "status", "on", "value", "limits", "wanted", "n", "why"),
+        rows=tuple(_gate_line(result) for result in results),
+        right=frozenset({3, 4, 6}),
+    )
+
+
+def _gate_line(result: GateResult) -> tuple[str, ...]:
+    limits = NOTHING
+    if result.low is not None and result.high is not None:
+        limits = f"[{interval(result.low, result.high)}]"
+    return (
+        plain(result.gate),
+        result.status,
+        plain(f"{result.metric}: {result.subject}" if result.subject else result.metric),
+        percent(result.value),
+        limits,
+        result.threshold,
+        f"{result.n:,}",
+        "" if result.status == "PASS" else plain(decided_by(result)),
+    )
+
+
+def _aligned(grid: Grid) -> list[str]:
+    table = [grid.head, *grid.rows]
+    ascii_table = [[cell.replace(NOTHING, "-") for cell in line] for line in table]
+    widths = [max(len(line[at]) for line in ascii_table) for at in range(len(grid.head))]
+    found = [f"{grid.title}"]
+    for line in ascii_table:
+        cells = [
+            cell.rjust(width) if at in grid.right else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        found.append("  ".join(cells).rstrip())
+    return found
+
+
+def _rich(grid: Grid) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=grid.title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for at, name in enumerate(grid.head):
+        table.add_column(Text(name), justify="right" if at in grid.right else "left")
+    for at, line in enumerate(grid.rows):
+        style = "bold" if at in grid.marks else ""
+        cells: list[Text] = [Text(cell, style=_COLOURS.get(cell, "")) for cell in line]
+        table.add_row(*cells, style=style)
+    return table

@@ -1,0 +1,106 @@
+"""How numbers and names are said, the same in every report."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+
+from ..types import GateResult, Rate, Row, Verdict
+
+SIGNS = {
+    "PASS": "✓",
+    "COMPLETE": "✓",
+    "FAIL": "✕",
+    "INCONCLUSIVE": "?",
+    "INVALID": "!",
+    "NOT JUDGED": "·",
+}
+NOTHING = "–"  # noqa: RUF001  (a dash is what an empty number looks like)
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """`88.5 %`, or a dash where there is no number; what is not 0 or 100 is never rounded to it."""
+    if value is None or math.isnan(value):
+        return NOTHING
+    least = 10.0**-digits
+    shown = 100 * value
+    if 0 < shown < least:
+        return f"< {least:.{digits}f} %"
+    if 100 - least < shown < 100:
+        return f"> {100 - least:.{digits}f} %"
+    return f"{shown:.{digits}f} %"
+
+
+def rate_text(rate: Rate | None) -> str:
+    """`88.5 % [86.4, 90.3] of 1,000`: value, 95 % Wilson interval and denominator."""
+    if rate is None or not rate.n:
+        return NOTHING
+    return f"{percent(rate.value)} [{interval(rate.low, rate.high)}] of {rate.n:,}"
+
+
+def interval(low: float, high: float) -> str:
+    """`86.4, 90.3`, in percent."""
+    return f"{100 * low:.1f}, {100 * high:.1f}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A plain number with at most `digits` significant digits, or a dash."""
+    return NOTHING if value is None or math.isnan(value) else f"{value:,.{digits}g}"
+
+
+def count(value: float | None) -> str:
+    """A count or mean of counts: `1,568` or `2.5`, or a dash."""
+    if value is None:
+        return NOTHING
+    return f"{value:,.0f}" if value == round(value) else f"{value:,.1f}"
+
+
+def seconds(value: float) -> str:
+    """`0.4 s`, `12 s`, `3 min 5 s`, `2 h 4 min`."""
+    if value < 10:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes_left} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def attack_name(row: Row) -> str:
+    """The attack entry, with the source it was crafted on where that is another model."""
+    return f"{row.attack} (from {row.source})" if row.source not in (row.model, "") else row.attack
+
+
+def budget(row: Row) -> str:
+    """`linf 8/255`, or a dash for the clean pass."""
+    return f"{row.norm} {row.eps.text}" if row.norm and row.eps else NOTHING
+
+
+def decided_by(result: GateResult) -> str:
+    """What follows from a gate's result: its reason, and the samples that would decide."""
+    if result.needed is None:
+        return result.reason
+    return f"{result.reason}; about {result.needed:,} samples would decide"
+
+
+def overall(verdict: Verdict | None) -> str:
+    """The one word over a report: a gate's status, COMPLETE without gates, or NOT JUDGED."""
+    if verdict is None:
+        return "NOT JUDGED"
+    named = {0: "PASS" if verdict.gates else "COMPLETE", 1: "FAIL", 6: "INCONCLUSIVE"}
+    return named.get(verdict.exit_code, "INVALID")
+
+
+def cell(text: str) -> str:
+    """A value of someone's table, a long fraction cut to four significant digits."""
+    try:
+        value = float(text)
+    except ValueError:
+        return text
+    return f"{value:.4g}" if "." in text and math.isfinite(value) else text
+
+
+def plain(text: str) -> str:
+    """One line without control or direction-changing characters, safe for a terminal."""
+    kept = ("" if unicodedata.category(c) in ("Cc", "Cf") else c for c in text.replace("\n", " "))
+    return "".join(kept)

@@ -1,0 +1,313 @@
+"""Per-sample tables -> counts -> rates with intervals, and the worst case over attacks.
+
+Definitions, over the n samples of a cell:
+
+* clean accuracy = clean-correct / n
+* robust accuracy = clean-correct and not broken / n
+* attack success rate = clean-correct and broken / clean-correct
+* adversarial error = wrong on x_adv / n, the papers' number: it counts an input that was wrong
+  before, and a candidate that is not legal
+* confidence on mistakes = mean confidence of the decided inputs x_adv that are wrong
+* median distance = median of the cell's norm distance over the clean-correct and broken samples
+* survives uint8 = share of those whose success remains in 8-bit storage
+
+*Broken* is the judge's `success`. In the worst case a sample is robust if it is clean-correct and
+no cell of that model, dataset and norm with an eps that is not larger broke it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import RobevalError
+from .stats import rate
+from .types import (
+    CLEAN,
+    WORST_CASE,
+    Cell,
+    CellResult,
+    CellStatus,
+    Eps,
+    Finding,
+    Norm,
+    Row,
+    Samples,
+    Summary,
+)
+
+Bits = NDArray[np.bool_]
+_GRAVITY: tuple[CellStatus, ...] = ("invalid", "failed", "timeout", "skipped")
+_NOT_RUN = "not run: the run ended before this cell; run again with --resume"
+_LOST = "its per-sample table is missing from the run directory; run again with --retry-errors"
+_NAMED = 3  # members that a worst case names before it only counts them
+
+
+def make(
+    cells: Sequence[Cell],
+    results: Mapping[str, CellResult],
+    samples: Callable[[str], Samples | None],
+    findings: Sequence[Finding],
+    *,
+    partial: bool = False,
+) -> Summary:
+    """One row per cell in plan order, then one worst case per model, dataset, norm and eps.
+
+    `samples(cell_id)` is called once per finished cell, one table is held at a time.
+    `partial`: the run was cut (`--limit`, `-k`), its rows do not stand for the suite.
+    Raises RobevalError (internal) if two cells of a model and dataset differ in their samples.
+    """
+    touched = _touched(findings)
+    merged = _Worst()
+    rows = [_row(cell, results.get(cell.id), samples, touched, merged) for cell in cells]
+    return Summary(rows=(*rows, *merged.rows(rows)), findings=tuple(findings), partial=partial)
+
+
+def _touched(findings: Sequence[Finding]) -> dict[str, str]:
+    """Why a cell is invalid: cell id -> messages of the errors that touch it."""
+    reasons: dict[str, list[str]] = {}
+    for finding in findings:
+        if finding.severity == "error":
+            for cell_id in finding.cells:
+                reasons.setdefault(cell_id, []).append(finding.message)
+    return {cell_id: "; ".join(messages) for cell_id, messages in reasons.items()}
+
+
+def _row(
+    cell: Cell,
+    result: CellResult | None,
+    samples: Callable[[str], Samples | None],
+    touched: Mapping[str, str],
+    merged: _Worst,
+) -> Row:
+    row = _empty(cell, result)
+    if row.status not in ("ok", "invalid"):
+        return row
+    table = samples(cell.id)
+    if table is None:
+        return replace(row, status="failed", reason=_LOST) if row.status == "ok" else row
+    row = replace(
+        row,
+        n=len(table.sample_id),
+        queries_mean=_mean(table.queries),
+        gradients_mean=_mean(table.gradients),
+    )
+    if cell.id in touched:
+        return replace(row, status="invalid", reason=touched[cell.id])
+    if row.status == "invalid":
+        return row
+    merged.add(cell, table)
+    return _clean(row, table) if cell.attack == CLEAN else _attacked(row, table)
+
+
+def _empty(cell: Cell, result: CellResult | None) -> Row:
+    status: CellStatus = "timeout"
+    reason = _NOT_RUN
+    if result is not None:
+        status, reason = result.status, result.reason
+    elif cell.skip is not None:
+        status, reason = "skipped", cell.skip
+    return Row(
+        cell_id=cell.id,
+        model=cell.model,
+        dataset=cell.dataset,
+        attack=cell.entry,
+        plugin=cell.attack,
+        source=cell.source,
+        role=cell.role,
+        norm=cell.norm,
+        eps=cell.eps,
+        n=0,
+        status=status,
+        reason=reason,
+        clean_accuracy=None,
+        robust_accuracy=None,
+        attack_success_rate=None,
+        adversarial_error=None,
+        confidence_on_mistakes=None,
+        median_distance=None,
+        survives_uint8=None,
+        queries_mean=None,
+        gradients_mean=None,
+        seconds=result.seconds if result else 0.0,
+        device=result.device if result else "",
+        provider=result.provider if result else "",
+        batch_size=result.batch_size if result else 0,
+    )
+
+
+def _clean(row: Row, table: Samples) -> Row:
+    """The clean pass: robust accuracy is the accuracy, nothing was attacked."""
+    correct = int(table.clean_correct.sum())
+    wrong = ~table.clean_correct & (table.clean_pred >= 0)
+    return replace(
+        row,
+        clean_accuracy=rate(correct, row.n),
+        robust_accuracy=rate(correct, row.n),
+        adversarial_error=rate(row.n - correct, row.n),
+        confidence_on_mistakes=_mean(table.clean_confidence[wrong]),
+    )
+
+
+def _attacked(row: Row, table: Samples) -> Row:
+    correct = table.clean_correct
+    broken = correct & table.success
+    mistakes = ~table.adv_correct & (table.adv_pred >= 0)
+    distances: NDArray[np.float64] | None = getattr(table, row.norm) if row.norm else None
+    survived = int((broken & table.survives_uint8).sum())
+    return replace(
+        row,
+        clean_accuracy=rate(int(correct.sum()), row.n),
+        robust_accuracy=rate(int((correct & ~table.success).sum()), row.n),
+        attack_success_rate=rate(int(broken.sum()), int(correct.sum())),
+        adversarial_error=rate(int((~table.adv_correct).sum()), row.n),
+        confidence_on_mistakes=_mean(table.adv_confidence[mistakes]),
+        median_distance=None if distances is None else _median(distances[broken]),
+        survives_uint8=rate(survived, int(broken.sum())),
+    )
+
+
+def _mean(values: NDArray[np.floating]) -> float | None:
+    return float(values.mean(dtype=np.float64)) if len(values) else None
+
+
+def _median(values: NDArray[np.float64]) -> float | None:
+    return float(np.median(values)) if len(values) else None
+
+
+# ---------------------------------------------------------------- worst case
+
+
+@dataclass(frozen=True, slots=True)
+class _Bits:
+    """What n samples of one model and dataset kept: under a clean pass, a cell, or all of them."""
+
+    clean: Bits
+    robust: Bits
+    adv_correct: Bits
+
+    def __and__(self, other: _Bits) -> _Bits:
+        return _Bits(
+            self.clean & other.clean,
+            self.robust & other.robust,
+            self.adv_correct & other.adv_correct,
+        )
+
+
+_Spot = tuple[str, str, Norm, Fraction]
+
+
+@dataclass(slots=True)
+class _Worst:
+    """Bits per model, dataset, norm and eps, merged while cells pass by one at a time."""
+
+    order: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    bits: dict[_Spot, _Bits] = field(default_factory=dict)
+
+    def add(self, cell: Cell, table: Samples) -> None:
+        digest = hashlib.sha256("\0".join(table.sample_id).encode()).digest()
+        if self.order.setdefault((cell.model, cell.dataset), digest) != digest:
+            raise RobevalError(
+                f"internal error: cell {cell.id} ('{cell.entry}' on model '{cell.model}', dataset"
+                f" '{cell.dataset}') has other samples, or another order, than the cells before"
+                " it; the worst case per sample cannot be taken"
+            )
+        if cell.norm is None or cell.eps is None:
+            return
+        robust = table.clean_correct & ~table.success
+        found = _Bits(table.clean_correct, robust, table.adv_correct)
+        spot = (cell.model, cell.dataset, cell.norm, cell.eps.value)
+        self.bits[spot] = self.bits[spot] & found if spot in self.bits else found
+
+    def rows(self, rows: Sequence[Row]) -> list[Row]:
+        """Worst cases in the order of the plan, eps ascending within a norm."""
+        groups: dict[tuple[str, str, Norm], list[Row]] = {}
+        for row in rows:
+            if row.norm is not None and row.eps is not None:
+                groups.setdefault((row.model, row.dataset, row.norm), []).append(row)
+        return [worst for members in groups.values() for worst in self._grid(members)]
+
+    def _grid(self, group: Sequence[Row]) -> list[Row]:
+        texts: dict[Fraction, Eps] = {}
+        for row in group:
+            assert row.eps is not None
+            texts.setdefault(row.eps.value, row.eps)
+        found: list[Row] = []
+        bits: _Bits | None = None
+        for value in sorted(texts):
+            first = group[0]
+            assert first.norm is not None
+            here = self.bits.get((first.model, first.dataset, first.norm, value))
+            if here is not None:
+                bits = here if bits is None else bits & here
+            members = [row for row in group if row.eps is not None and row.eps.value <= value]
+            found.append(_worst(members, texts[value], bits))
+        return found
+
+
+def _worst(members: Sequence[Row], eps: Eps, bits: _Bits | None) -> Row:
+    first = members[0]
+    status, reason = _gravest(members)
+    row = replace(
+        first,
+        cell_id="/".join((WORST_CASE, first.model, first.dataset, str(first.norm), str(eps.value))),
+        attack=WORST_CASE,
+        plugin=WORST_CASE,
+        source=_common({row.source for row in members}),
+        role="attack",
+        eps=eps,
+        n=max(row.n for row in members),
+        status=status,
+        reason=reason,
+        clean_accuracy=None,
+        robust_accuracy=None,
+        attack_success_rate=None,
+        adversarial_error=None,
+        confidence_on_mistakes=None,
+        median_distance=None,
+        survives_uint8=None,
+        queries_mean=_sum([row.queries_mean for row in members]),
+        gradients_mean=_sum([row.gradients_mean for row in members]),
+        seconds=sum(row.seconds for row in members),
+        device=_common({row.device for row in members}),
+        provider=_common({row.provider for row in members}),
+        batch_size=first.batch_size if len({row.batch_size for row in members}) == 1 else 0,
+        members=tuple(row.cell_id for row in members),
+    )
+    if status != "ok":
+        return row
+    assert bits is not None
+    n, correct, robust = len(bits.clean), int(bits.clean.sum()), int(bits.robust.sum())
+    return replace(
+        row,
+        clean_accuracy=rate(correct, n),
+        robust_accuracy=rate(robust, n),
+        attack_success_rate=rate(correct - int((bits.clean & bits.robust).sum()), correct),
+        adversarial_error=rate(int((~bits.adv_correct).sum()), n),
+    )
+
+
+def _gravest(members: Sequence[Row]) -> tuple[CellStatus, str]:
+    """Status of the worst member that is not ok, with a reason that names such members."""
+    for status in _GRAVITY:
+        bad = [row for row in members if row.status == status]
+        if bad:
+            named = [f"{row.attack} at eps {row.eps.text if row.eps else ''}" for row in bad]
+            more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+            return status, f"{', '.join(named[:_NAMED])}{more}: {bad[0].reason}"
+    return "ok", ""
+
+
+def _common(names: set[str]) -> str:
+    """The one name that all share; empty if they differ."""
+    return next(iter(names)) if len(names) == 1 else ""
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None

@@ -1,0 +1,369 @@
+"""The HTML report: closed to scripts, requests and markup of names; its pictures and numbers exact."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from robustbench_lite import summary
+from robustbench_lite.report import charts, gallery, html, svg
+from robustbench_lite.types import Examples, Finding, Rate, Row
+from tests.finished_run import FakeRun, cell, eps, rule, world
+
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7*7}}"
+VOID = {"meta", "img", "br", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Every tag and attribute of a page; complains about tags that do not nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.styles: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}> at {self.getpos()}"
+
+    def handle_data(self, data: str) -> None:
+        (self.styles if self.open[-1:] == ["style"] else self.text).append(data)
+
+    def named(self, *tags: str) -> list[dict[str, str]]:
+        return [attributes for tag, attributes in self.tags if tag in tags]
+
+
+def hostile_run(path: Path) -> FakeRun:
+    finding = Finding(
+        id=HOSTILE,
+        severity="error",
+        message=HOSTILE,
+        advice=HOSTILE,
+        cells=(HOSTILE,),
+        numbers={HOSTILE: 1.0},
+    )
+    skipped = [cell(HOSTILE, "0.1", model=HOSTILE, dataset=HOSTILE, source=HOSTILE, skip=HOSTILE)]
+    run = world(
+        path,
+        n=40,
+        models={HOSTILE: 0.1},
+        dataset=HOSTILE,
+        gates=[rule(HOSTILE, minimum=0.5), rule("b", minimum=0.4, attack=HOSTILE)],
+        findings=[finding],
+        skipped=skipped,
+        manifest={"argv": ["robeval", "run", HOSTILE], HOSTILE: {HOSTILE: [HOSTILE, 1]}},
+    )
+    tables = {
+        key: dataclasses.replace(
+            each, sample_id=np.array([f"{HOSTILE}{i}" for i in range(40)], dtype=object)
+        )
+        for key, each in run.tables.items()
+    }
+    plan = dataclasses.replace(run.plan, suite=HOSTILE)
+    (path / "tables").mkdir(parents=True)
+    (path / "tables" / "own.csv").write_text(
+        f'"{HOSTILE.replace(chr(34), chr(34) * 2)}",b\n1,<b>x</b>\n'
+    )
+    return dataclasses.replace(run, plan=plan, tables=tables, suite_text=HOSTILE)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    run = world(
+        tmp_path_factory.mktemp("runs") / "run",
+        n=120,
+        gates=[
+            rule("worst", "worst_case_robust_accuracy", minimum=0.75, eps=eps("0.1"), norm="linf"),
+            rule("narrow", minimum=0.97, attack="fgsm", model="robust", eps=eps("8/255")),
+        ],
+        skipped=[cell("apgd", "0.1", model="robust", norm="l2", skip="needs gradients")],
+        findings=[Finding(id="f", severity="warning", message="odd", advice="look", cells=())],
+    )
+    html.write(run)
+    return (run.path / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_page_is_closed(text: str) -> None:
+    page = Page(text)
+    (policy,) = [m["content"] for m in page.named("meta") if "http-equiv" in m]
+    (style,) = page.styles
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert policy.startswith("default-src 'none'; img-src data:; ")
+    assert f"style-src 'sha256-{digest}'" in policy
+    assert "unsafe" not in policy
+    assert not page.named("script", "link", "iframe", "object", "base", "form")
+    for _, attributes in page.tags:
+        assert "style" not in attributes, "the policy would block it"
+        assert not [name for name in attributes if name.startswith("on")]
+        assert attributes.get("src", "data:").startswith("data:")
+        assert attributes.get("href", "#").startswith("#")
+    assert not re.search(r"url\(|@import|https?://", text)
+
+
+def test_every_name_is_escaped(tmp_path: Path) -> None:
+    page = Page(html.page(hostile_run(tmp_path / "x")))
+    assert not page.named("script")
+    assert all(image["src"].startswith("data:image/png;base64,") for image in page.named("img"))
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    said = "".join(page.text)
+    assert said.count(HOSTILE) > 20
+    assert "<b>x</b>" in said
+    assert "49" not in re.findall(r"\{\{.*?\}\}|49", said)
+
+
+def test_tables_and_pictures_can_be_read_without_sight(text: str) -> None:
+    page = Page(text)
+    assert text.count("<table") == text.count("<caption>") + text.count('<caption class="sr">')
+    assert all(head.get("scope") for head in page.named("th"))
+    assert all(image["alt"] for image in page.named("img"))
+    for drawn in page.named("svg"):
+        assert drawn.get("role") == "img" or drawn.get("aria-hidden") == "true"
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for _, attributes in page.tags:
+        for name in ("aria-labelledby", "aria-describedby"):
+            assert attributes.get(name, ids[0]) in ids
+    assert "lang" in page.named("html")[0]
+    for scroller in (a for _, a in page.tags if a.get("class") == "scroll"):
+        assert scroller["tabindex"] == "0"
+        assert scroller["aria-label"]
+
+
+def test_it_says_what_happened(text: str) -> None:
+    said = re.sub(r"\s+", " ", " ".join(Page(text).text))
+    assert "FAIL" in said
+    assert "below the floor of 75 %" in said
+    assert "samples would decide" in said
+    assert "needs gradients" in said
+    assert "odd" in said
+    assert "robeval run 'my suite.yaml'" in said
+    order = ["Gates", "At a glance", "Accuracy against eps", "Worst examples", "Findings"]
+    headings = re.findall(r"<h2[^>]*>(.*?)</h2>", text)
+    assert [h for h in headings if h in order] == order
+
+
+def test_status_is_said_in_words_beside_its_colour(text: str) -> None:
+    for word in ("FAIL", "INCONCLUSIVE"):
+        assert re.search(rf'class="sign" aria-hidden="true">.</span> {word}', text)
+
+
+@pytest.mark.parametrize("shape", [(1, 12, 12), (3, 12, 12), (12, 12), (7,), (40,), (4, 5, 5)])
+def test_every_shape_of_input_has_a_picture(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    run = world(tmp_path / "x", n=50, models={"weak": 0.05}, shape=shape)
+    (wall,) = gallery.walls(run)
+    assert wall.specimens
+    is_image = shape in ((1, 12, 12), (3, 12, 12), (12, 12))
+    for specimen in wall.specimens:
+        assert ("<img" in specimen.clean) == is_image
+        assert ("first 32 of" in specimen.note) == (not is_image and np.prod(shape) > 32)
+    Page(html.page(run))
+
+
+WEAK = world(Path("run"), n=8, models={"weak": 1e-6})
+BROKEN = int(np.flatnonzero(next(iter(WEAK.tables.values())).clean_correct)[0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 3]), st.floats(1e-4, 0.6))
+def test_pictures_are_lossless_and_the_difference_is_what_is_printed(
+    seed: int, channels: int, radius: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    x = np.rint(rng.random((1, channels, 6, 5)) * 255).astype(np.float32) / np.float32(255)
+    x_adv = np.clip(x + rng.uniform(-radius, radius, x.shape), 0, 1).astype(np.float32)
+    found = Examples(positions=np.array([BROKEN]), x=x, x_adv=x_adv)
+    run = dataclasses.replace(WEAK, images=dict.fromkeys(WEAK.images, found))
+    specimen = gallery.walls(run)[0].specimens[0]
+    factor = float(specimen.factor.replace(",", ""))
+    expected = {
+        "clean": x[0],
+        "adversarial": x_adv[0],
+        "difference": np.clip(0.5 + factor * (x_adv[0] - x[0]), 0, 1),
+    }
+    for name, image in expected.items():
+        encoded = re.findall(r"base64,([^\"]+)", getattr(specimen, name))[0]
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))))
+        shown = np.moveaxis(image, 0, -1) if channels == 3 else image[0]
+        assert np.abs(pixels - 255 * shown.astype(np.float64)).max() <= 0.5 + 1e-3
+    assert factor * np.abs(x_adv - x).max() <= 0.5 or factor == 1
+
+
+@given(st.floats(1e-6, 2.0), st.floats(0.1, 300.0))
+def test_amplification_uses_the_range_and_stays_in_it(largest: float, width: float) -> None:
+    factor = gallery.amplification(largest, width)
+    assert factor >= 1
+    assert factor * largest <= 0.5 * width or factor == 1
+    assert 2.5 * factor * largest > 0.5 * width or factor == 50_000
+    assert gallery.amplification(0.0, width) == 1
+
+
+def test_the_gallery_shows_broken_samples_once_attacks_first(tmp_path: Path) -> None:
+    run = world(tmp_path / "x", n=200)
+    for wall in gallery.walls(run):
+        names = [specimen.sample_id for specimen in wall.specimens]
+        assert len(names) == len(set(names))
+        assert len(names) <= gallery.PER_MODEL
+        for specimen in wall.specimens:
+            assert specimen.clean_pred == specimen.label != specimen.adv_pred
+        roles = [specimen.attack == "uniform-noise" for specimen in wall.specimens]
+        assert roles == sorted(roles)
+
+
+def test_a_chart_has_every_measured_point(tmp_path: Path) -> None:
+    run = world(tmp_path / "x", n=100)
+    assert run.summary is not None
+    drawn = charts.charts(run.summary.rows)
+    places = [(chart.model, chart.norm) for chart in drawn]
+    assert places == [(m, n) for m in ("robust", "undefended") for n in ("linf", "l0")]
+    points = {
+        (chart.model, chart.norm, series.name, point.eps): point.rate
+        for chart in drawn
+        for series in chart.series
+        for point in series.points
+    }
+    for row in run.summary.rows:
+        if row.eps is not None and row.norm is not None:
+            name = "worst case" if row.attack == "worst-case" else row.attack
+            assert points.pop((row.model, row.norm, name, float(row.eps))) == row.robust_accuracy
+    assert not points
+    assert [series.kind for series in drawn[0].series] == [
+        "worst-case",
+        "attack",
+        "attack",
+        "control",
+    ]
+
+
+def test_charts_are_well_formed_and_stay_in_their_box(tmp_path: Path) -> None:
+    run = world(tmp_path / "x", n=30, models={HOSTILE: 0.05, "robust": 0.5})
+    assert run.summary is not None
+    for chart in charts.charts(run.summary.rows):
+        root = ET.fromstring(str(svg.accuracy(chart, "c1")))
+        assert HOSTILE in "".join(root.itertext()) or chart.model == "robust"
+        for path in root.iter("path"):
+            moves = re.findall(r"[ML](-?[\d.]+) (-?[\d.]+)", path.attrib["d"])
+            for x, y in moves:
+                assert -6 <= float(x) <= svg.WIDTH
+                assert 0 <= float(y) <= svg.HEIGHT
+        curves = [p for p in root.iter("path") if p.attrib["class"].startswith("line")]
+        assert len(curves) == len(chart.series)
+        assert len(str(svg.accuracy(chart, "c1"))) < 20_000
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_limits_keep_their_order_on_the_axis(
+    low: float, value: float, high: float, bound: float
+) -> None:
+    low, value, high = sorted((low, value, high))
+    root = ET.fromstring(str(svg.limits(value, low, high, [bound], "PASS")))
+    span = next(p.attrib["d"] for p in root.iter("path") if p.attrib["class"].startswith("span"))
+    tick = next(p.attrib["d"] for p in root.iter("path") if p.attrib["class"] == "bound")
+    left, right = (float(each) for each in re.findall(r"M([\d.]+) .*H([\d.]+)", span)[0])
+    at = float(re.findall(r"M([\d.]+) ", tick)[0])
+    assert 26 <= min(left, at) <= max(right, at) <= 144
+    if bound < low:
+        assert at <= left
+    if bound > high:
+        assert at >= right
+
+
+def test_a_row_without_a_rate_leaves_no_point() -> None:
+    (chart,) = charts.charts(
+        [_row("fgsm", "0.1", None), _row("fgsm", "0.2", Rate(5, 10, 0.5, 0.2, 0.8))]
+    )
+    assert [point.text for point in chart.series[0].points] == ["0.2"]
+    assert chart.missing == ("fgsm at eps 0.1: failed",)
+
+
+def _row(attack: str, radius: str, rate: Rate | None) -> Row:
+    of = cell(attack, radius)
+    return Row(
+        cell_id=of.id,
+        model=of.model,
+        dataset=of.dataset,
+        attack=attack,
+        plugin=attack,
+        source=of.model,
+        role="attack",
+        norm=of.norm,
+        eps=of.eps,
+        n=10,
+        status="ok" if rate else "failed",
+        reason="",
+        clean_accuracy=rate,
+        robust_accuracy=rate,
+        attack_success_rate=rate,
+        adversarial_error=rate,
+        confidence_on_mistakes=None,
+        median_distance=None,
+        survives_uint8=None,
+        queries_mean=None,
+        gradients_mean=None,
+        seconds=0.0,
+        device="cpu",
+        provider="",
+        batch_size=1,
+    )
+
+
+def test_a_run_without_verdict_examples_or_rates_still_renders(tmp_path: Path) -> None:
+    run = world(tmp_path / "x", n=10)
+    bare = dataclasses.replace(run, verdict=None, images={}, manifest={})
+    assert "NOT JUDGED" in html.page(bare)
+    skipped = cell("apgd", "0.1", skip="needs gradients")
+    nothing = summary.make([skipped], {}, lambda _: None, [], partial=True)
+    text = html.page(dataclasses.replace(run, summary=nothing))
+    assert "No cell of this chart has a rate" in text
+    assert "Partial run" in text
+
+
+def test_many_models_stay_in_one_small_file(tmp_path: Path) -> None:
+    models = {f"model-{at}": 0.1 for at in range(50)}
+    text = html.page(world(tmp_path / "x", n=12, models=models, shape=(3, 32, 32)))
+    assert len(text.encode()) < 5_000_000
+    assert all(f"<b>{name}</b>" in text for name in models)
+
+
+def test_large_pictures_are_left_out_and_counted() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.random((2, 6, 3, 224, 224), dtype=np.float32)  # does not compress
+    broken = np.flatnonzero(next(iter(WEAK.tables.values())).clean_correct)[:6]
+    found = Examples(positions=broken, x=noise[0], x_adv=noise[1])
+    run = dataclasses.replace(WEAK, images=dict.fromkeys(WEAK.images, found))
+    (wall,) = gallery.walls(run)
+    assert len(wall.specimens) + wall.left_out == len(broken)
+    assert wall.specimens
+    assert wall.left_out
+    text = html.page(run)
+    assert len(text.encode()) < 5_000_000
+    assert f"{wall.left_out} more left out to keep this file small" in text
+
+
+def test_the_command_is_quoted_and_names_the_program(tmp_path: Path) -> None:
+    run = world(
+        tmp_path / "x", n=5, manifest={"argv": ["/opt/venv/bin/robeval", "run", "a b.yaml"]}
+    )
+    assert html.command(run) == "robeval run 'a b.yaml'"
+    unknown = dataclasses.replace(run, manifest={"suite_file": "mine.yaml"})
+    assert html.command(unknown) == "robeval run mine.yaml"
