@@ -1,0 +1,435 @@
+"""The command line: options, printing, and the one place where an outcome becomes an exit code.
+
+Nothing heavy is imported before a command runs: `robeval --help` loads no plug-in.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from ._version import __version__
+from .errors import RobevalError, SuiteError
+
+if TYPE_CHECKING:
+    from .prepare import Options
+    from .run import Finished
+    from .types import Json
+
+USAGE, INTERNAL, INTERRUPTED, TERMINATED = 2, 3, 130, 143
+Command = Callable[..., int]
+_RESUME = "finished cells are kept; run the same command with --resume to go on"
+
+EXIT_CODES = """\b
+Exit codes:
+  0    complete, every gate passes, or there are none
+  1    a gate failed on complete evidence
+  2    usage, suite or plug-in error: nothing ran
+  3    internal error (a bug in robeval)
+  4    incomplete: cells failed, timed out, or are missing
+  5    nothing selected
+  6    a gate is inconclusive
+  7    environment: device, provider, model file or dataset missing or not as declared
+  8    the measurement is invalid: an error finding touches a gated cell
+  130  interrupted (143: terminated); the run directory can be resumed
+"""
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with the code of the table in `robeval --help`."""
+    sys.exit(invoke(sys.argv[1:] if argv is None else argv))
+
+
+def invoke(argv: Sequence[str]) -> int:
+    """Run the command line; the exit code."""
+    try:
+        code = app.main(args=list(argv), prog_name="robeval", standalone_mode=False)
+    except BaseException as problem:  # noqa: BLE001  (every way to end has its exit code)
+        return _explain(problem)
+    return code if isinstance(code, int) else 0
+
+
+def _explain(problem: BaseException) -> int:
+    """Say on stderr how a command ended; its exit code."""
+    code, text = INTERNAL, ""
+    if isinstance(problem, click.ClickException):
+        problem.show()
+        code = USAGE
+    elif isinstance(problem, RobevalError):
+        prefix = "" if isinstance(problem, SuiteError) else "error: "
+        code, text = problem.exit_code, f"{prefix}{problem}"
+    elif isinstance(problem, (click.Abort, KeyboardInterrupt)):
+        code, text = INTERRUPTED, f"interrupted: {_RESUME}"
+    elif isinstance(problem, Terminated):
+        code, text = TERMINATED, f"terminated: {_RESUME}"
+    elif isinstance(problem, (SystemExit, BrokenPipeError)):  # click ends so on a closed pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    else:
+        trace = "".join(traceback.format_exception(problem))
+        text = f"{trace}internal error: this is a bug in robeval; please report it"
+    if text:
+        click.echo(text, err=True)
+    return code
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES)
+@click.version_option(__version__, prog_name="robeval", message="%(prog)s %(version)s")
+def app() -> None:
+    """The referee of model robustness: judges the model file that ships, and gates the release."""
+
+
+def _option(*names: str, **settings: object) -> Callable[[Command], Command]:
+    """An option that also reads its `ROBEVAL_` variable."""
+    long = next(name for name in names if name.startswith("--"))
+    variable = "ROBEVAL_" + long.strip("-").replace("-", "_").upper()
+    return click.option(*names, envvar=variable, show_envvar=True, **settings)  # type: ignore[arg-type]
+
+
+def _apply(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_PLUGINS = _apply(
+    click.option(
+        "-p",
+        "block",
+        multiple=True,
+        metavar="no:NAME",
+        help="Block a plug-in by entry point or distribution name (also ROBEVAL_DISABLE_PLUGINS).",
+    ),
+    _option("--no-plugins", is_flag=True, help="Only what ships with robeval."),
+    _option(
+        "--strict-plugins/--no-strict-plugins",
+        default=None,
+        help="A broken plug-in is an error (default where CI=true).",
+    ),
+)
+_SUITE = _apply(
+    click.option(
+        "--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Override a suite value."
+    ),
+    _option("--seed", type=click.IntRange(min=0), help="Seed of every random draw."),
+    _option(
+        "--limit", type=click.IntRange(min=1), help="At most N samples; marks the run partial."
+    ),
+    click.option("-k", "select", metavar="EXPR", help="Only cells matching EXPR (and, or, not)."),
+    _option(
+        "--data",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Root of local data sets.",
+    ),
+    _PLUGINS,
+)
+_LOGS = _apply(
+    click.option("-q", "--quiet", is_flag=True, help="No progress."),
+    click.option("-v", "--verbose", count=True, help="More log lines on stderr."),
+    _option("--log-file", type=click.Path(path_type=Path, dir_okay=False), help="Log here too."),
+)
+_DEVICE = _apply(
+    _option(
+        "--device",
+        default="auto",
+        show_default=True,
+        help="auto, cpu, cuda or cuda:i; an explicit cuda never falls back.",
+    ),
+    _option("--threads", type=click.IntRange(min=1), help="Threads of torch and onnxruntime."),
+)
+_SUITE_PATH = click.argument("suite", type=click.Path(path_type=Path))
+
+
+def _options(**chosen: object) -> Options:
+    """Options from parsed flags and the environment: the only reader of os.environ."""
+    from .prepare import Options
+
+    block = [str(name).removeprefix("no:") for name in chosen.pop("block", ())]  # type: ignore[attr-defined]
+    block += [name for name in os.environ.get("ROBEVAL_DISABLE_PLUGINS", "").split(",") if name]
+    strict = chosen.pop("strict_plugins", None)
+    if strict is None:
+        strict = os.environ.get("CI", "").lower() == "true"
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return Options(
+        **chosen,  # type: ignore[arg-type]  # click has parsed each to its type
+        block=tuple(block),
+        strict=bool(strict),
+        cache=(Path(cache) if cache else Path.home() / ".cache") / "robeval",
+        env=dict(os.environ),
+        argv=tuple(sys.argv),
+    )
+
+
+def _start_logging(verbose: int, log_file: Path | None) -> None:
+    level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
+    logger = logging.getLogger("robustbench_lite")
+    logger.setLevel(min(level, logging.INFO) if log_file else level)
+    console = logging.StreamHandler(sys.stderr)
+    console.setLevel(level)
+    console.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logger.addHandler(console)
+    if log_file is not None:
+        from .store import naming_disk_problems
+
+        with naming_disk_problems(log_file):
+            log_file.parent.mkdir(parents=True, exist_ok=True)
+            handler = logging.FileHandler(log_file, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logger.addHandler(handler)
+
+
+@app.command(epilog=EXIT_CODES)
+@_SUITE_PATH
+@_option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Exactly this run directory, new or of this very run.",
+)
+@_SUITE
+@_DEVICE
+@_option("--batch-size", default="auto", show_default=True, help="N or auto.")
+@_option("--resume", is_flag=True, help="Go on with the newest run of this plan.")
+@_option("--retry-errors", is_flag=True, help="Compute failed and invalid cells again.")
+@_option("--refresh", is_flag=True, help="Take over no finished cell of another run.")
+@_option("--executor", default="local", show_default=True, help="How cells are computed.")
+@click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON.")
+@_LOGS
+def run(
+    suite: Path,
+    batch_size: str,
+    as_json: bool,
+    quiet: bool,
+    verbose: int,
+    log_file: Path | None,
+    **chosen: object,
+) -> int:
+    """Run a suite: attack, judge, report, and exit with the verdict's code."""
+    from .progress import display
+    from .run import run as run_suite
+
+    _start_logging(verbose, log_file)
+    signal.signal(signal.SIGTERM, _terminate)
+    options = _options(**chosen, batch_size=_batch_size(batch_size))
+    with display(sys.stderr, quiet=quiet, terminal=sys.stderr.isatty()) as observer:
+        finished = run_suite(suite, options, observer)
+    return _verdict(finished, as_json=as_json)
+
+
+def _batch_size(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise click.BadParameter(
+            f"'{text}' is neither auto nor a positive number", param_hint="--batch-size"
+        )
+    return int(text)
+
+
+def _verdict(finished: Finished, *, as_json: bool) -> int:
+    """Print the result; the verdict's exit code stands even if nobody reads it."""
+    try:
+        _print(finished, as_json=as_json)
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):  # rich ends so on a closed pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return finished.verdict.exit_code
+
+
+def _print(finished: Finished, *, as_json: bool) -> None:
+    if as_json:
+        click.echo((finished.run.path / "gates.json").read_text(encoding="utf-8"))
+        return
+    from rich.console import Console
+
+    from .report import terminal
+
+    terminal.render(finished.run, Console())
+    if finished.computed or finished.reused:
+        click.echo(f"cells: {finished.computed} computed, {finished.reused} reused")
+    click.echo(f"run:    {finished.run.path}")
+
+
+@app.command()
+@_SUITE_PATH
+@_SUITE
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+def plan(suite: Path, as_json: bool, **chosen: object) -> int:
+    """Show every cell that a run would compute, with its cost, and why any is skipped."""
+    from .prepare import prepare
+    from .progress import describe
+    from .records import plan_to_json
+
+    prepared = prepare(suite, _options(**chosen))
+    if as_json:
+        click.echo(json.dumps(plan_to_json(prepared.plan), indent=2))
+        return 0
+    for cell in prepared.plan.cells:
+        cost = "" if cell.cost is None else f"{cell.cost.queries:g} + {cell.cost.gradients:g}"
+        mark = "skipped" if cell.skip else cell.role if cell.norm else "clean"
+        note = f"  ({cell.skip})" if cell.skip else ""
+        click.echo(f"{cell.id}  {mark:8}  {cost:>14}  {describe(cell)}{note}")
+    click.echo(f"{len(prepared.plan.cells)} cells; cost is queries + gradients per sample, at most")
+    return 0
+
+
+@app.command()
+@click.argument("suites", nargs=-1, required=True, type=click.Path(path_type=Path))
+@_SUITE
+@_DEVICE
+@click.option("--deep", is_flag=True, help="Also load everything and run 2 samples per cell.")
+def validate(suites: tuple[Path, ...], deep: bool, **chosen: object) -> int:
+    """Check suites: every problem at once, with file, line and column."""
+    from .prepare import prepare
+
+    worst = 0
+    for path in suites:
+        try:
+            if deep:
+                from .run import rehearse
+
+                cells = rehearse(path, _options(**chosen))
+            else:
+                cells = len(prepare(path, _options(**chosen)).plan.cells)
+        except RobevalError as problem:
+            click.echo(str(problem), err=True)
+            worst = max(worst, problem.exit_code)
+        else:
+            click.echo(f"{path}: valid, {cells} cells")
+    return worst
+
+
+@app.command(epilog=EXIT_CODES)
+@click.argument("run_path", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--suite", type=click.Path(path_type=Path), help="Take the gates from this suite.")
+@click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE")
+@_PLUGINS
+@click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON.")
+def gate(run_path: Path, suite: Path | None, as_json: bool, **chosen: object) -> int:
+    """Judge a finished run again: no model, device or data is needed."""
+    from .run import rejudge
+
+    finished = rejudge(run_path, suite, _options(**chosen), reports=False)
+    return _verdict(finished, as_json=as_json)
+
+
+@app.command()
+@click.argument("run_path", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("-f", "--format", "formats", multiple=True, help="Only these reports.")
+@_PLUGINS
+def report(run_path: Path, formats: tuple[str, ...], **chosen: object) -> int:
+    """Render the reports of a finished run again."""
+    from .run import rejudge
+
+    finished = rejudge(run_path, None, _options(**chosen), reports=True, formats=formats or None)
+    click.echo(f"run:    {finished.run.path}")
+    return 0
+
+
+@app.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--factory", help="pkg.mod:name that builds the network of a torch weights file.")
+@click.option(
+    "--input-shape",
+    metavar="C,H,W",
+    help="Shape of one sample, where the file leaves it open, such as 3,224,224.",
+)
+@_DEVICE
+@_PLUGINS
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def doctor(
+    path: Path,
+    factory: str | None,
+    input_shape: str | None,
+    device: str,
+    threads: int | None,
+    as_json: bool,
+    **chosen: object,
+) -> int:
+    """Tell what a model file is: inputs, outputs, provider, and what an attack can do with it."""
+    from . import doctor as doctors
+    from . import machine
+    from .prepare import registry_of
+
+    report = doctors.examine(
+        path,
+        registry_of(_options(**chosen)),
+        device=machine.device(device),
+        threads=machine.threads(threads),
+        factory=factory,
+        input_shape=_shape(input_shape),
+    )
+    click.echo(_dump(report.as_json()) if as_json else "\n".join(report.lines()))
+    return 0 if report.runs else 7
+
+
+def _shape(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    parts = text.split(",")
+    if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise click.BadParameter(
+            f"'{text}' is not a list of positive numbers such as 3,224,224",
+            param_hint="--input-shape",
+        )
+    return tuple(int(part) for part in parts)
+
+
+@app.command()
+@_PLUGINS
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.option("--doctor", "causes", is_flag=True, help="Show why a plug-in is broken.")
+def plugins(as_json: bool, causes: bool, **chosen: object) -> int:
+    """List what is installed: plug-ins, and the names that they add."""
+    from . import listing
+    from .prepare import registry_of
+
+    registry = registry_of(_options(**chosen))
+    if as_json:
+        click.echo(_dump(listing.as_json(registry)))
+        return 0
+    for line in listing.lines(registry, causes=causes):
+        click.echo(line)
+    return 0
+
+
+@app.command()
+@_PLUGINS
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write it here.")
+def schema(output: Path | None, **chosen: object) -> int:
+    """Print the JSON Schema of suites, built from the plug-ins installed."""
+    from .prepare import registry_of
+    from .store import write_json
+    from .suite.schema import json_schema
+
+    value = json_schema(registry_of(_options(**chosen)))
+    if output is None:
+        click.echo(_dump(value))
+    else:
+        write_json(output, value)
+        click.echo(f"wrote {output}")
+    return 0
+
+
+def _dump(value: Mapping[str, Json]) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)

@@ -1,0 +1,306 @@
+"""The order of the journey, from suite to verdict and reports: the only file that knows it.
+
+Effects are here and below; the command line only chooses options and prints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import re
+import secrets
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from . import diagnose, gate, machine, plugins, records, store, summary
+from . import plan as planning
+from . import suite as suites
+from .errors import EnvironmentProblem, PluginError, UsageError
+from .plugins import Registry
+from .prepare import Options, Prepared, prepare, registry_of
+from .store import RunDirectory, StoredRun
+from .types import (
+    Cell,
+    CellResult,
+    Gate,
+    Json,
+    Observer,
+    Places,
+    Plan,
+    Summary,
+    Verdict,
+)
+
+log = logging.getLogger(__name__)
+
+REPORTS = Path("reports")
+RETRIED = frozenset({"failed", "timeout"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A judged run."""
+
+    run: StoredRun
+    summary: Summary
+    verdict: Verdict
+    computed: int
+    reused: int
+
+
+def run(path: Path, options: Options, observer: Observer) -> Finished:
+    """Run a suite to its verdict; every finished cell is kept, whatever happens after it."""
+    prepared = prepare(path, options)
+    device = machine.device(options.device)
+    threads = machine.threads(options.threads)
+    torch.set_num_threads(threads)
+    directory = _directory(prepared, options)
+    manifest = _manifest(prepared, options, device, threads)
+    reused = _settle(directory, prepared.plan, options)
+    store.write_json(directory.path / store.MANIFEST, manifest)
+    directory.write_start(
+        prepared.suite, prepared.plan, json.dumps(prepared.suite.resolved, indent=2)
+    )
+    computed = 0
+    status = "interrupted"
+    try:
+        for result in _compute(prepared, options, directory, device, threads, observer):
+            directory.save(result)
+            computed += 1
+            _tell(observer, result)
+        status = "finished"
+    finally:
+        ended: dict[str, Json] = {"status": status, "ended": _now()}
+        store.write_json(directory.path / store.MANIFEST, manifest | ended)
+    finished = judge_run(directory.path, prepared.suite.gates)
+    finished = dataclasses.replace(finished, computed=computed, reused=reused)
+    for entry in prepared.suite.analyses:
+        _analyse(finished.run, prepared.registry, entry.name, entry.analysis, dict(entry.params))
+    _write_reports(finished.run, prepared.registry, prepared.suite.reports)
+    return finished
+
+
+def rehearse(path: Path, options: Options) -> int:
+    """Load everything and run 2 samples of every cell; how many cells. Nothing is kept.
+
+    Raises the first failure as EnvironmentProblem (device, file, data) or PluginError (attack).
+    """
+    options = dataclasses.replace(options, limit=2)
+    prepared = prepare(path, options)
+    device, threads = machine.device(options.device), machine.threads(options.threads)
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as folder:
+        directory = store.open_directory(Path(folder) / "run", planning.plan_id(prepared.plan))
+        for result in _compute(prepared, options, directory, device, threads, Silence()):
+            if result.status == "failed":
+                raise (
+                    EnvironmentProblem(result.reason)
+                    if result.environment
+                    else PluginError(result.reason)
+                )
+            directory.save(result)
+    return len(prepared.plan.cells)
+
+
+def rejudge(
+    path: Path,
+    suite_path: Path | None,
+    options: Options,
+    *,
+    reports: bool,
+    formats: Sequence[str] | None = None,
+) -> Finished:
+    """Judge a stored run again, by its own gates or those of another suite; render if asked."""
+    stored = store.load_run(path)
+    gates = records.gates_from_json(stored.manifest.get("gates"))
+    if suite_path is not None:
+        places = Places(suite=suite_path.parent, data=options.data, cache=options.cache)
+        suite = suites.load(
+            suite_path,
+            registry_of(options),
+            overrides=options.overrides,
+            env=options.env,
+            places=places,
+        )
+        gates = suite.gates
+    elif options.overrides:
+        raise UsageError("--set changes a suite: name the suite with --suite")
+    finished = judge_run(path, gates)
+    if reports:
+        names = formats or cast("Sequence[str]", stored.manifest.get("reports", ()))
+        _write_reports(finished.run, registry_of(options), names)
+    return finished
+
+
+class Silence:
+    """An observer that shows nothing."""
+
+    def advanced(self, cell: Cell, done: int, total: int, robust: int) -> None:
+        """Nothing to show."""
+
+    def finished(self, result: CellResult) -> None:
+        """Nothing to show."""
+
+
+def judge_run(path: Path, gates: Sequence[Gate]) -> Finished:
+    """Summarise and judge a stored run; needs no plug-in, model or device."""
+    stored = store.load_run(path)
+    cells = [cell for cell in stored.plan.cells if not _spared(cell, stored.results)]
+    found = diagnose.findings(cells, stored.results)
+    table = summary.make(cells, stored.results, stored.samples, found, partial=stored.partial)
+    environment = [result.reason for result in stored.results.values() if result.environment]
+    verdict = gate.verdict(
+        gate.check(gates, table), table, environment=environment[0] if environment else ""
+    )
+    store.write_findings(path, found)
+    store.write_verdict(path, verdict)
+    stored = dataclasses.replace(stored, summary=table, verdict=verdict)
+    return Finished(run=stored, summary=table, verdict=verdict, computed=0, reused=0)
+
+
+def _spared(cell: Cell, results: Mapping[str, CellResult]) -> bool:
+    """Whether a cell only stood by for an attack whose gradients turned out usable."""
+    result = results.get(cell.id)
+    return cell.fallback_for is not None and result is not None and result.status == "skipped"
+
+
+def _write_reports(run: StoredRun, registry: Registry, names: Sequence[str]) -> None:
+    for name in names:
+        if name not in registry.reporters:
+            raise UsageError(plugins.missing(registry, "reporter", name))
+        with store.naming_disk_problems(run.path):
+            plugins.implementation(registry.reporters[name])(run)
+
+
+def _analyse(
+    run: StoredRun, registry: Registry, name: str, analysis: str, params: Mapping[str, object]
+) -> None:
+    frame = plugins.implementation(registry.analyses[analysis])(run, **params)
+    path = run.path / "tables" / f"{_slug(name)}.csv"
+    with store.naming_disk_problems(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        frame.to_csv(path, index=False)  # type: ignore[attr-defined]  # a DataFrame by contract
+
+
+def _compute(
+    prepared: Prepared,
+    options: Options,
+    directory: RunDirectory,
+    device: str,
+    threads: int,
+    observer: Observer,
+) -> Iterator[CellResult]:
+    registry = prepared.registry
+    if options.executor not in registry.executors:
+        raise UsageError(plugins.missing(registry, "executor", options.executor))
+    compute = plugins.implementation(registry.executors[options.executor])
+    todo = {cell.id for cell in prepared.plan.cells if not directory.has(cell.id)}
+    reader = StoredRun(
+        path=directory.path, manifest={}, plan=prepared.plan, suite_text="", results={}
+    )
+    results = compute(
+        prepared.suite,
+        prepared.plan,
+        todo,
+        registry=registry,
+        places=prepared.places,
+        device=device,
+        threads=threads,
+        batch_size=options.batch_size,
+        shard=options.shard,
+        selections={
+            entry.name: planning.selection(entry, options.limit)
+            for entry in prepared.suite.datasets
+        },
+        parts=directory,
+        stored=reader.samples,
+        observer=observer,
+    )
+    yield from results  # type: ignore[misc]  # an executor yields results by contract
+
+
+def _tell(observer: Observer, result: CellResult) -> None:
+    try:
+        observer.finished(result)
+    except Exception:  # an observer never changes a result
+        log.exception("progress display failed")
+
+
+def _directory(prepared: Prepared, options: Options) -> RunDirectory:
+    plan_id = planning.plan_id(prepared.plan)
+    if options.output is not None:
+        return store.open_directory(options.output, plan_id)
+    root = REPORTS / _slug(prepared.suite.name)
+    if options.resume:
+        for manifest in sorted(root.glob(f"*/{store.MANIFEST}"), reverse=True):
+            if store.load_run(manifest.parent).manifest.get("plan_id") == plan_id:
+                return store.open_directory(manifest.parent, plan_id)
+        raise UsageError(
+            f"--resume: there is no run of this plan ({plan_id}) below '{root}';"
+            " leave --resume away, or name the directory with -o"
+        )
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    return store.open_directory(root / f"{stamp}-{secrets.token_hex(3)}", plan_id)
+
+
+def _settle(directory: RunDirectory, plan: Plan, options: Options) -> int:
+    """Forget what is to be computed again, adopt what another run has finished; how many."""
+    finished = store.load_results(directory.path, plan)
+    if options.retry_errors:
+        broken = {cell for f in diagnose.findings(plan.cells, finished) for cell in f.cells}
+        for cell_id, result in finished.items():
+            if result.status in RETRIED or (cell_id in broken and result.status == "ok"):
+                directory.forget(cell_id)
+    missing = [cell for cell in plan.cells if not directory.has(cell.id)]
+    if options.refresh:
+        return 0
+    found = store.find_finished(directory.path.parent, missing, directory.path)
+    for cell_id, folder in found.items():
+        directory.adopt(cell_id, folder)
+    return len({cell.id for cell in plan.cells if directory.has(cell.id)})
+
+
+def _manifest(prepared: Prepared, options: Options, device: str, threads: int) -> dict[str, Json]:
+    suite, plan = prepared.suite, prepared.plan
+    return {
+        "schema_version": 1,
+        "status": "started",
+        "started": _now(),
+        "suite": suite.name,
+        "suite_file": suite.path.name,
+        "suite_sha256": planning.text_hash(suite.text),
+        "plan_id": planning.plan_id(plan),
+        "gates": records.gates_to_json(suite.gates),
+        "reports": list(suite.reports),
+        "partial": options.limit is not None or options.select is not None,
+        "seed": plan.seed,
+        "argv": list(options.argv),
+        "models": {name: dict(part.files) for name, part in plan.models.items()},
+        "datasets": {name: dict(part.files) for name, part in plan.datasets.items()},
+        "plugins": [
+            {
+                "name": plugin.name,
+                "distribution": plugin.distribution,
+                "version": plugin.version,
+                "status": plugin.status,
+                "reason": plugin.reason,
+            }
+            for plugin in prepared.registry.plugins
+        ],
+        **machine.facts(device, threads),
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "suite"
