@@ -33,7 +33,7 @@ COMMON_KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "model": ("load", "sha256"),
         "dataset": ("load", "sha256", "take", "skip", "indices", "stratified", "seed", "classes"),
-        "attack": ("attack", "norm", "eps", "source", "target", "repeats"),
+        "attack": ("attack", "norm", "eps", "source", "target", "repeats", "fallback"),
         "analysis": ("analysis",),
     }
 )

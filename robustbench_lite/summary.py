@@ -138,6 +138,7 @@ def _empty(cell: Cell, result: CellResult | None) -> Row:
         device=result.device if result else "",
         provider=result.provider if result else "",
         batch_size=result.batch_size if result else 0,
+        fallback_for=cell.fallback_for,
     )
 
 
@@ -252,7 +253,7 @@ class _Worst:
 
 def _worst(members: Sequence[Row], eps: Eps, bits: _Bits | None) -> Row:
     first = members[0]
-    status, reason = _gravest(members)
+    status, reason = _gravest([row for row in members if not _replaced(row, members)])
     row = replace(
         first,
         cell_id="/".join((WORST_CASE, first.model, first.dataset, str(first.norm), str(eps.value))),
@@ -289,6 +290,14 @@ def _worst(members: Sequence[Row], eps: Eps, bits: _Bits | None) -> Row:
         robust_accuracy=rate(robust, n),
         attack_success_rate=rate(correct - int((bits.clean & bits.robust).sum()), correct),
         adversarial_error=rate(int((~bits.adv_correct).sum()), n),
+    )
+
+
+def _replaced(row: Row, members: Sequence[Row]) -> bool:
+    """Whether a skipped gradient attack has its gradient-free fallback beside it."""
+    return row.status == "skipped" and any(
+        other.fallback_for == row.attack and other.eps == row.eps and other.status == "ok"
+        for other in members
     )
 
 

@@ -609,7 +609,8 @@ class Rate:
 class Row:
     """One row of tables/cells.csv: a cell at one eps, the clean pass, or a worst case.
 
-    Rates are None unless status is "ok".
+    Rates are None unless status is "ok". `members`: the cells of a worst case. `fallback_for`: the
+    entry whose gradients could not be used.
     """
 
     cell_id: str
@@ -638,6 +639,7 @@ class Row:
     provider: str
     batch_size: int
     members: tuple[str, ...] = ()
+    fallback_for: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,6 +36,7 @@ from .yamltext import exact
 
 ALL = "all"
 RESERVED = (CLEAN, WORST_CASE, ALL)
+OFF = "off"
 TARGETS = ("next", "random", "least-likely")
 _MEANT: Mapping[str, Norm] = MappingProxyType(
     {"inf": "linf", ".inf": "linf", "max": "linf", "2": "l2", "1": "l1", "0": "l0"}
@@ -117,6 +118,7 @@ def read_attack(
         section.note("source", f"unknown model '{source}'", *helps)
     target = _target(section, spec)
     repeats = section.integer("repeats", least=1) or 1
+    fallback = _fallback(section, shop)
     params = _params(section, "attack", spec, shop)
     if spec is None or norm is None or params is None or len(section.problems.found) > before:
         return None
@@ -129,6 +131,7 @@ def read_attack(
         source=source,
         target=target,
         repeats=repeats,
+        fallback=fallback,
         where=where,
         eps_where=tuple(grid.values()),
     )
@@ -142,6 +145,22 @@ def read_attack(
         repeats=repeats,
     )
     return entry, resolved
+
+
+def _fallback(section: Section, shop: Shop) -> str | None:
+    """The gradient-free attack that stands by, or "off"."""
+    name = section.text("fallback")
+    if name is None or name == OFF:
+        return name
+    if name not in shop.registry.attacks:
+        section.note("fallback", missing(shop.registry, "attack", name))
+        return name
+    known = {name: each.spec for name, each in shop.registry.attacks.items()}
+    free = [n for n, spec in known.items() if spec.access != "gradient" and spec.role == "attack"]
+    if name not in free:
+        message = f"'{name}' is no gradient-free attack"
+        section.note("fallback", message, f"expected {OFF} or one of {listed(free)}")
+    return name
 
 
 def read_analysis(

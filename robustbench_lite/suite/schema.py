@@ -125,6 +125,7 @@ def _common(kind: SpecKind, spec: Spec) -> Schema:
         "source": {"type": "string"},
         "target": {"anyOf": [{"enum": list(TARGETS)}, whole]},
         "repeats": {"type": "integer", "minimum": 1},
+        "fallback": {"type": "string"},
     }
     keys = COMMON_KEYS[kind]
     return {keys[0]: {"const": spec.name}, **{key: _or_reference(known[key]) for key in keys[1:]}}

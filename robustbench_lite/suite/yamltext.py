@@ -147,7 +147,7 @@ def remapped(like: Node, values: Mapping[str, Node], keys: Mapping[str, Where]) 
 # ---------------------------------------------------------------- events -> nodes
 
 
-class _Unreadable(Exception):  # noqa: N818  (not an error of the program: carries a problem)
+class _Unreadable(Exception):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.message)
         self.problem = problem
