@@ -1,0 +1,36 @@
+"""Attacks and controls that ship with robeval: one file each, an ordinary plug-in.
+
+The specs are read without importing torch; an attack imports it when it runs.
+"""
+
+from collections.abc import Iterable
+
+from robustbench_lite import AttackSpec, hookimpl
+
+from . import (
+    fgsm,
+    gaussian_noise,
+    pgd,
+    random_pixel,
+    salt_and_pepper,
+    sign_noise,
+    single_pixel,
+    square,
+    uniform_noise,
+)
+
+
+@hookimpl
+def robeval_attacks() -> Iterable[AttackSpec]:
+    """Every built-in attack, then every built-in control."""
+    return (
+        fgsm.SPEC,
+        pgd.SPEC,
+        square.SPEC,
+        single_pixel.SPEC,
+        uniform_noise.SPEC,
+        sign_noise.SPEC,
+        gaussian_noise.SPEC,
+        salt_and_pepper.SPEC,
+        random_pixel.SPEC,
+    )

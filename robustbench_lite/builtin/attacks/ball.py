@@ -1,0 +1,42 @@
+"""Random points of an lp ball, drawn per sample."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from robustbench_lite import Norm
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from robustbench_lite import SampleRng
+
+TINY = 1e-30  # keeps the direction of an all-zero draw finite
+
+
+def uniform_in_ball(rng: SampleRng, shape: tuple[int, ...], norm: Norm, eps: float) -> Tensor:
+    """Points drawn uniformly from the ball of radius `eps`, float32 [n, *shape].
+
+    linf: independent components. l2 and l1: a uniform direction (normal, Laplace) scaled to the
+    radius eps * u^(1/d), u uniform in [0, 1) and d the number of components.
+    """
+    if norm == "linf":
+        return rng.uniform(shape, -eps, eps)
+    radius = eps * rng.uniform((1,), 0.0, 1.0).flatten() ** (1 / max(1, math.prod(shape)))
+    return on_sphere(rng, shape, norm, 1.0) * radius.view(-1, *(1 for _ in shape))
+
+
+def on_sphere(rng: SampleRng, shape: tuple[int, ...], norm: Norm, eps: float) -> Tensor:
+    """Points of l2 or l1 norm `eps`, float32 [n, *shape].
+
+    l2: uniform on the sphere. l1: the cone measure, which a random radius turns into the ball.
+    """
+    from robustbench_lite import norms
+
+    if norm == "l2":
+        direction = rng.normal(shape)
+    else:
+        direction = -rng.sign(shape) * (-rng.uniform(shape, 0.0, 1.0)).log1p()
+    length = norms.distance(direction, norm).clamp_min(TINY).to(direction.dtype)
+    return direction * (eps / norms.per_sample(length, direction))
