@@ -24,8 +24,9 @@ ONNX = ModelSpec(
     implementation="robustbench_lite.builtin.models.onnx_file:load",
     summary="an ONNX file, judged by onnxruntime on the provider that was asked for",
     params=OnnxParams,
-    access=lambda params: "score",  # noqa: ARG005
+    access=lambda params: "gradient",  # noqa: ARG005
     content=onnx_content,
+    stand_in=True,
     suffixes=(".onnx",),
     from_path=lambda path: OnnxParams(path=path),
 )

@@ -1,4 +1,4 @@
-"""The `onnx` loader: the file as onnxruntime runs it, score access only."""
+"""The `onnx` loader: the file as onnxruntime runs it, and its twin for gradients."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from robustbench_lite import LoadedModel, ModelError, Places
 from .onnx_output import output_kind
 from .onnx_proto import OnnxGraph, Port, choose, listed, read_graph
 from .onnx_session import INPUT_DTYPES, OUTPUT_TYPES, Session, open_session
+from .onnx_twin import Joined, join, verifier
 from .parameters import GraphLayout, OnnxParams, Output
 from .preprocess import IMAGE_RANK, Preprocess, class_columns
 
@@ -57,9 +58,13 @@ def load(params: OnnxParams, *, places: Places, device: str, threads: int) -> Lo
     preprocess = Preprocess(params, opened.layout).eval().to(device)
     shape = sample_shape(params, opened)
     num_classes = params.num_classes or _count_classes(opened, preprocess, shape)
+    predict = _predictor(opened.session, preprocess, opened.output, num_classes)
+    joined, refusal = _twin(opened, preprocess, num_classes, device)
     return LoadedModel(
-        predict=_predictor(opened.session, preprocess, opened.output, num_classes),
-        differentiable=None,
+        predict=predict,
+        differentiable=joined.module if joined else None,
+        no_gradient=refusal,
+        verify=verifier(joined, opened, preprocess, predict, threads) if joined else None,
         num_classes=num_classes,
         input_shape=params.input_shape or _fixed_image(shape),
         output=opened.output,
@@ -67,6 +72,15 @@ def load(params: OnnxParams, *, places: Places, device: str, threads: int) -> Lo
         provider=opened.session.provider,
         facts=_facts(opened, shape),
     )
+
+
+def _twin(
+    opened: OnnxFile, preprocess: Preprocess, num_classes: int, device: str
+) -> tuple[Joined | None, str]:
+    try:
+        return join(opened, preprocess, num_classes, device), ""
+    except ModelError as problem:
+        return None, f"its twin cannot be built: {problem}"
 
 
 def _predictor(

@@ -119,7 +119,9 @@ class Session:
         return x.to(dtype)
 
 
-def open_session(path: Path, *, input_: Port, output: Port, device: str, threads: int) -> Session:
+def open_session(
+    path: Path, *, input_: Port, output: Port, device: str, threads: int, optimise: bool = True
+) -> Session:
     """A session for the file on `device` ("cpu" or "cuda:i").
 
     Raises ModelError if onnxruntime refuses the file, EnvironmentProblem if it does not run on the
@@ -133,6 +135,8 @@ def open_session(path: Path, *, input_: Port, output: Port, device: str, threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         raw = ort.InferenceSession(str(path), options, providers=[_provider(wanted, device)])
     except PROBLEMS as problem:
@@ -141,6 +145,18 @@ def open_session(path: Path, *, input_: Port, output: Port, device: str, threads
         ) from problem
     require_provider(raw.get_providers()[0], wanted)
     return Session(raw=raw, input=input_, output=output, device=device, provider=wanted)
+
+
+def unoptimised(session: Session, path: Path, threads: int) -> Session:
+    """The same graph with every optimisation of the runtime off: how much these change."""
+    return open_session(
+        path,
+        input_=session.input,
+        output=session.output,
+        device=session.device,
+        threads=threads,
+        optimise=False,
+    )
 
 
 def _provider(wanted: str, device: str) -> str | tuple[str, dict[str, str]]:
