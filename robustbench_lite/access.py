@@ -68,13 +68,20 @@ class Tally:
             counter += passes / n
 
     def note(self, index: Tensor | None, gradient: Tensor) -> None:
-        """Remember rows whose gradient is not finite or exactly zero."""
+        """Remember rows whose gradient is not finite or exactly zero; all, if none can be named."""
         size = gradient.detach().flatten(1).abs().sum(dim=1)
-        rows = torch.arange(self.queries.shape[0], device=size.device) if index is None else index
-        if rows.shape[0] != size.shape[0]:
-            return
-        self.broken_gradient[rows] |= ~size.isfinite()
-        self.zero_gradient[rows] |= size == 0
+        self._mark(self.broken_gradient, index, ~size.isfinite())
+        self._mark(self.zero_gradient, index, size == 0)
+
+    @staticmethod
+    def _mark(mask: Tensor, index: Tensor | None, fault: Tensor) -> None:
+        if index is None and fault.shape == mask.shape:
+            mask |= fault
+        elif index is not None and index.shape == fault.shape:  # a row may stand there twice
+            hits = torch.zeros_like(mask, dtype=torch.int64)
+            mask |= hits.index_add_(0, index, fault.long()) > 0
+        else:  # nobody knows whose gradient it was
+            mask |= fault.any()
 
 
 class Granted:
@@ -167,11 +174,16 @@ class Granted:
         self._need("gradient")
         differentiable = self._memory.model.differentiable
         assert differentiable is not None
-        return CountedModule(copy.deepcopy(differentiable), self._count_module)
+        return CountedModule(
+            copy.deepcopy(differentiable), self._count_forward, self._count_backward
+        ).eval()
 
-    def _count_module(self, kind: str, passes: int) -> None:
-        counter = self._tally.queries if kind == "forward" else self._tally.gradients
-        self._tally.add(counter, self._index, passes)
+    def _count_forward(self, passes: int) -> None:
+        self._tally.add(self._tally.queries, self._index, passes)
+
+    def _count_backward(self, gradient: Tensor) -> None:
+        self._tally.add(self._tally.gradients, self._index, gradient.shape[0])
+        self._tally.note(self._index, gradient)
 
     def _need(self, needed: Access) -> None:
         if not covers(self._access, needed):
@@ -198,26 +210,33 @@ class Granted:
 
 
 class CountedModule(nn.Module):
-    """An `nn.Module` whose forward and backward samples are reported to `count(kind, passes)`."""
+    """An `nn.Module` that reports its forward samples and the gradients that reach its input."""
 
-    def __init__(self, module: nn.Module, count: Callable[[str, int], None]) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        forwards: Callable[[int], None],
+        backwards: Callable[[Tensor], None],
+    ) -> None:
         super().__init__()
         self.module = module
-        self._count = count
+        self._forwards = forwards
+        self._backwards = backwards
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [n, k] of the copy, with a graph when x needs one."""
-        n = x.shape[0]
-        self._count("forward", n)
+        self._forwards(x.shape[0])
+        if x.requires_grad:
+            x = x.view_as(x)  # a hook on the caller's own tensor would outlive this pass
+            x.register_hook(self._backwards)  # type: ignore[no-untyped-call]
         logits: Tensor = self.module(x)
-        if logits.requires_grad:
-            logits.register_hook(lambda _: self._count("backward", n))  # type: ignore[no-untyped-call]
         return logits
 
 
 def score(model: LoadedModel, x: Tensor) -> Tensor:
     """Scores [n, k] of the artefact, without a graph."""
-    return to_logits(model.predict(x).detach().float(), model.output)
+    output = model.predict(x.clone()).detach().float()  # a network may work in place
+    return to_logits(output, model.output).clone()  # and may reuse its output
 
 
 def differentiate(model: LoadedModel, x: Tensor, y: Tensor, loss: Loss) -> Evaluated:

@@ -22,9 +22,10 @@ def label(cell: Cell) -> str:
 
 
 def choose(plan: Plan, expression: str) -> Plan:
-    """The plan with only the matching cells, and the clean passes that they need."""
+    """The plan with only the matching cells, and the clean passes and smaller eps they need."""
     matches = parse(expression)
     kept = [cell for cell in plan.cells if matches(label(cell))]
+    kept += [cell for cell in plan.cells if any(_starts_from(other, cell) for other in kept)]
     pairs = {(cell.model, cell.dataset) for cell in kept}
     cells = tuple(
         cell
@@ -32,6 +33,16 @@ def choose(plan: Plan, expression: str) -> Plan:
         if cell in kept or (cell.attack == CLEAN and (cell.model, cell.dataset) in pairs)
     )
     return dataclasses.replace(plan, cells=cells)
+
+
+def _starts_from(cell: Cell, smaller: Cell) -> bool:
+    return smaller.eps in cell.carried and (
+        cell.entry,
+        cell.model,
+        cell.dataset,
+        cell.norm,
+        cell.source,
+    ) == (smaller.entry, smaller.model, smaller.dataset, smaller.norm, smaller.source)
 
 
 def parse(expression: str) -> Match:

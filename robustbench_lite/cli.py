@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from ._version import __version__
-from .errors import RobevalError, SuiteError
+from .errors import RobevalError
 
 if TYPE_CHECKING:
     from .prepare import Options
     from .run import Finished
     from .types import Json
 
+_PRECEDENCE = (2, 7, 5, 0)  # of what `validate` may find
 USAGE, INTERNAL, INTERRUPTED, TERMINATED = 2, 3, 130, 143
 Command = Callable[..., int]
 _RESUME = "finished cells are kept; run the same command with --resume to go on"
@@ -64,7 +65,15 @@ def invoke(argv: Sequence[str]) -> int:
         code = app.main(args=list(argv), prog_name="robeval", standalone_mode=False)
     except BaseException as problem:  # noqa: BLE001  (every way to end has its exit code)
         return _explain(problem)
+    finally:
+        _stop_logging()
     return code if isinstance(code, int) else 0
+
+
+def _told(problem: RobevalError) -> str:
+    """The problem as it is printed; one that starts with its place says `error` there."""
+    text = str(problem)
+    return text if ": error: " in text.partition("\n")[0] else f"error: {text}"
 
 
 def _explain(problem: BaseException) -> int:
@@ -74,12 +83,13 @@ def _explain(problem: BaseException) -> int:
         problem.show()
         code = USAGE
     elif isinstance(problem, RobevalError):
-        prefix = "" if isinstance(problem, SuiteError) else "error: "
-        code, text = problem.exit_code, f"{prefix}{problem}"
+        code, text = problem.exit_code, _told(problem)
     elif isinstance(problem, (click.Abort, KeyboardInterrupt)):
         code, text = INTERRUPTED, f"interrupted: {_RESUME}"
     elif isinstance(problem, Terminated):
         code, text = TERMINATED, f"terminated: {_RESUME}"
+    elif isinstance(problem, SystemExit) and not problem.code:  # completion
+        code = 0
     elif isinstance(problem, (SystemExit, BrokenPipeError)):  # click ends so on a closed pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     else:
@@ -165,7 +175,8 @@ def _options(**chosen: object) -> Options:
     from .prepare import Options
 
     block = [str(name).removeprefix("no:") for name in chosen.pop("block", ())]  # type: ignore[attr-defined]
-    block += [name for name in os.environ.get("ROBEVAL_DISABLE_PLUGINS", "").split(",") if name]
+    disabled = os.environ.get("ROBEVAL_DISABLE_PLUGINS", "").split(",")
+    block += [name.strip() for name in disabled if name.strip()]
     strict = chosen.pop("strict_plugins", None)
     if strict is None:
         strict = os.environ.get("CI", "").lower() == "true"
@@ -180,6 +191,17 @@ def _options(**chosen: object) -> Options:
     )
 
 
+def _stop_logging() -> None:
+    logger = logging.getLogger("robustbench_lite")
+    for handler in list(logger.handlers):
+        if handler.name in _HANDLERS:
+            logger.removeHandler(handler)
+            handler.close()
+
+
+_HANDLERS = ("robeval console", "robeval file")
+
+
 def _start_logging(verbose: int, log_file: Path | None) -> None:
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
     logger = logging.getLogger("robustbench_lite")
@@ -187,6 +209,7 @@ def _start_logging(verbose: int, log_file: Path | None) -> None:
     console = logging.StreamHandler(sys.stderr)
     console.setLevel(level)
     console.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    console.name = _HANDLERS[0]
     logger.addHandler(console)
     if log_file is not None:
         from .store import naming_disk_problems
@@ -195,6 +218,7 @@ def _start_logging(verbose: int, log_file: Path | None) -> None:
             log_file.parent.mkdir(parents=True, exist_ok=True)
             handler = logging.FileHandler(log_file, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.name = _HANDLERS[1]
         logger.addHandler(handler)
 
 
@@ -312,8 +336,8 @@ def validate(suites: tuple[Path, ...], deep: bool, **chosen: object) -> int:
             else:
                 cells = len(prepare(path, _options(**chosen)).plan.cells)
         except RobevalError as problem:
-            click.echo(str(problem), err=True)
-            worst = max(worst, problem.exit_code)
+            click.echo(_told(problem), err=True)
+            worst = min(worst, problem.exit_code, key=_PRECEDENCE.index)
         else:
             click.echo(f"{path}: valid, {cells} cells")
     return worst

@@ -25,6 +25,8 @@ CHANGED_MODEL = "changed model"
 BROKEN_GRADIENT = "broken gradient"
 ZERO_GRADIENT = "zero gradient"
 
+_ODD = -7046029254386353131  # the golden ratio in 64 bits: every bit of place and value counts
+
 AttackFunction = Callable[..., object]
 
 
@@ -84,8 +86,9 @@ def fingerprint(module: nn.Module | None) -> tuple[int, ...]:
         if raw.is_floating_point() and raw.element_size() in (2, 4, 8):
             integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[raw.element_size()]
             raw = raw.view(integer)
-        weights = torch.arange(raw.numel(), device=raw.device, dtype=torch.int64) % 8191 + 1
-        sums.append(int((raw.to(torch.int64) * weights).sum()))
+        place = torch.arange(raw.numel(), device=raw.device, dtype=torch.int64)
+        mixed = (raw.to(torch.int64) + place * _ODD) * _ODD
+        sums.append(int((mixed ^ (mixed >> 29)).mul_(_ODD).sum()))
     flags = [int(part.training) for part in module.modules()]
     return (*sums, *flags)
 
@@ -103,25 +106,54 @@ def targets(kind: str, memory: BatchMemory, batch: Batch, rng: SampleRng) -> Ten
     return torch.full_like(batch.y, int(kind))
 
 
-State = tuple[Tensor, Tensor | None, tuple[object, ...], tuple[object, ...]]
+@dataclass(frozen=True, slots=True)
+class _GlobalState:
+    """What an attack must leave as found beside its arguments."""
+
+    cpu: Tensor
+    cuda: Tensor | None
+    numpy: tuple[object, ...]
+    python: tuple[object, ...]
+    grad: bool
+    dtype: torch.dtype
+    deterministic: bool
+    cudnn: tuple[bool, bool]
 
 
-def _global_state(device: torch.device) -> State:
+def _global_state(device: torch.device) -> _GlobalState:
     cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     legacy = np.random.get_state(legacy=True)  # noqa: NPY002  (the global state is what is guarded)
-    return torch.get_rng_state(), cuda, tuple(legacy), random.getstate()
+    return _GlobalState(
+        cpu=torch.get_rng_state(),
+        cuda=cuda,
+        numpy=tuple(legacy),
+        python=random.getstate(),
+        grad=torch.is_grad_enabled(),
+        dtype=torch.get_default_dtype(),
+        deterministic=torch.are_deterministic_algorithms_enabled(),
+        cudnn=(torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic),
+    )
 
 
-def _restore(before: State, device: torch.device) -> bool:
-    """Put the global random state back; whether anything had moved it."""
+def _restore(before: _GlobalState, device: torch.device) -> bool:
+    """Put the global state back; whether random numbers had been drawn from it."""
+    torch.set_grad_enabled(before.grad)
+    torch.set_default_dtype(before.dtype)
+    torch.use_deterministic_algorithms(before.deterministic)
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = before.cudnn
+    torch.set_flush_denormal(False)  # has no getter; robeval itself never sets it
     after = _global_state(device)
-    same_cuda = before[1] is None or torch.equal(before[1], after[1])  # type: ignore[arg-type]
-    same_numpy = all(np.array_equal(a, b) for a, b in zip(before[2], after[2], strict=True))  # type: ignore[arg-type]
-    same = torch.equal(before[0], after[0]) and same_cuda and same_numpy and before[3] == after[3]
-    if not same:
-        torch.set_rng_state(before[0])
-        if before[1] is not None:
-            torch.cuda.set_rng_state(before[1], device)
-        np.random.set_state(before[2])  # type: ignore[arg-type]  # noqa: NPY002
-        random.setstate(before[3])
-    return not same
+    same_cuda = before.cuda is None or torch.equal(before.cuda, after.cuda)  # type: ignore[arg-type]
+    same_numpy = all(
+        np.array_equal(a, b)  # type: ignore[arg-type]
+        for a, b in zip(before.numpy, after.numpy, strict=True)
+    )
+    same_torch = torch.equal(before.cpu, after.cpu)
+    if same_torch and same_cuda and same_numpy and before.python == after.python:
+        return False
+    torch.set_rng_state(before.cpu)
+    if before.cuda is not None:
+        torch.cuda.set_rng_state(before.cuda, device)
+    np.random.set_state(before.numpy)  # type: ignore[arg-type]  # noqa: NPY002
+    random.setstate(before.python)
+    return True

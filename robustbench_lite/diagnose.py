@@ -6,6 +6,7 @@ every gate that needs it fails closed); `warning` that it is right but says less
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -176,7 +177,7 @@ def _finding(rule: _Rule, cell: Cell, observed: Mapping[str, float]) -> Finding:
     return Finding(
         id=rule.id,
         severity=rule.severity,
-        message=f"{_subject(cell)}: {rule.message.format_map(dict(observed))}",
+        message=f"{_subject(cell)}: {rule.message.format_map(defaultdict(float, observed))}",
         advice=rule.advice,
         cells=(cell.id,),
         numbers={key: observed[key] for key in rule.keys if key in observed},

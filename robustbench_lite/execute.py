@@ -1,4 +1,4 @@
-"""Plan -> stream of CellResult: models, devices, batches, out-of-memory and failures.
+"""Plan -> stream of CellResult: groups, batches, out-of-memory and failures.
 
 Cells that share dataset, source and attack form a group: each batch is crafted once per eps and
 judged on every target. How batches are cut never changes a number.
@@ -7,39 +7,37 @@ judged on every target. How batches are cut never changes a number.
 from __future__ import annotations
 
 import dataclasses
-import gc
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import cast
 
 import torch
 
-from . import group as groups
-from .access import BatchMemory
 from .craft import CHANGED_MODEL, fingerprint
-from .errors import EnvironmentProblem, RobevalError
+from .errors import EnvironmentProblem
 from .group import (
     PARITY_DIFFERENCE,
     PARITY_TOLERANCE,
     Failure,
     Group,
     Tables,
+    clean_chunk,
     out_of_memory,
+    split,
+    take,
 )
-from .hookspecs import DatasetSpec, ModelSpec
 from .params import Params
-from .plugins import Registered, Registry, implementation
+from .plugins import Registry, implementation
 from .records import join
-from .rng import SampleRng
-from .samples import Selected, select
+from .samples import Selected
+from .stock import Stock, named, too_few_classes
 from .types import (
     CLEAN,
-    Batch,
     Cell,
     CellResult,
+    CellStatus,
     LoadedModel,
     Observer,
-    Parity,
     Part,
     PartStore,
     Places,
@@ -55,20 +53,7 @@ log = logging.getLogger(__name__)
 GALLERY = 8  # examples kept per cell
 SHARD = 1000  # samples per stored part
 BATCH = {"cpu": 250, "cuda": 1000}
-PARITY_SAMPLES = 32  # clean ones, and as many with noise
-PARITY_NOISE = 0.1  # of the box width
 NOT_NEEDED = "not needed: the gradients of its source can be used"
-CACHE_BYTES = 512 * 2**20  # a data set that fits with its clean gradients is kept, else re-read
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How cells are computed; none of it changes a number. `shard`: samples per stored part."""
-
-    device: str
-    threads: int
-    batch_size: int
-    shard: int
 
 
 def cells(
@@ -90,27 +75,38 @@ def cells(
     """Compute the cells whose ids are in `todo`, one result at a time, clean cells first.
 
     `batch_size`, `shard` None: chosen here. `stored(cell id)`: samples of a cell finished earlier
-    (clean cells that are not in `todo`).
+    (clean cells that are not in `todo`). Raises PluginError before anything runs if the code of a
+    plug-in that is needed cannot be imported.
     """
-    settings = Settings(
-        device=device,
-        threads=threads,
-        batch_size=batch_size or BATCH[torch.device(device).type],
-        shard=shard or SHARD,
-    )
     unique = {cell.id: cell for cell in reversed(plan.cells)}
     firsts = [cell for cell in plan.cells if unique[cell.id] is cell]
     wanted = [cell for cell in firsts if cell.id in todo]
-    runner = _Runner(suite, plan, registry, places, settings, parts, stored, observer)
+    _import_all(suite, wanted, registry)
+    stock = Stock(suite, registry, places, device, threads)
+    size = batch_size or BATCH[torch.device(device).type]
+    runner = _Runner(plan, registry, stock, parts, stored, observer, size, shard or SHARD)
     runner.todo = {cell.id for cell in wanted if cell.skip is None}
     for cell in wanted:
         if cell.skip is not None:
             yield runner.without_samples(cell, "skipped", cell.skip)
     runnable = [cell for cell in firsts if cell.id in runner.todo or _carries_into(cell, wanted)]
+    waiting = {name: [cell for cell in runnable if cell.dataset == name] for name in plan.datasets}
     for dataset in plan.datasets:
-        mine = [cell for cell in runnable if cell.dataset == dataset]
+        mine = waiting.pop(dataset)
+        later = {name for cells in waiting.values() for c in cells for name in (c.model, c.source)}
         if mine:
-            yield from runner.dataset(dataset, selections[dataset], mine)
+            yield from runner.dataset(dataset, selections[dataset], mine, later)
+
+
+def _import_all(suite: Suite, wanted: Sequence[Cell], registry: Registry) -> None:
+    models = {entry.name: entry.loader for entry in suite.models}
+    datasets = {entry.name: entry.loader for entry in suite.datasets}
+    for name in dict.fromkeys(name for cell in wanted for name in (cell.model, cell.source)):
+        implementation(registry.models[models[name]])
+    for name in dict.fromkeys(cell.dataset for cell in wanted):
+        implementation(registry.datasets[datasets[name]])
+    for name in dict.fromkeys(cell.attack for cell in wanted if cell.attack != CLEAN):
+        implementation(registry.attacks[name])
 
 
 def _carries_into(cell: Cell, wanted: Sequence[Cell]) -> bool:
@@ -123,93 +119,87 @@ def _carries_into(cell: Cell, wanted: Sequence[Cell]) -> bool:
 
 
 class _Runner:
-    """What lives across cells: loaded models, cached batches, the batch size in force."""
+    """What lives across groups: the stock, clean tables, the batch size in force."""
 
     def __init__(
         self,
-        suite: Suite,
         plan: Plan,
         registry: Registry,
-        places: Places,
-        settings: Settings,
+        stock: Stock,
         parts: PartStore,
         stored: Callable[[str], Samples | None],
         observer: Observer,
+        batch_size: int,
+        shard: int,
     ) -> None:
-        self.suite = suite
         self.plan = plan
         self.registry = registry
-        self.places = places
-        self.settings = settings
+        self.stock = stock
         self.parts = parts
         self.stored = stored
         self.observer = observer
-        self.device = torch.device(settings.device)
-        self.batch_size = settings.batch_size
-        self.models: dict[str, LoadedModel | Failure] = {}
+        self.batch_size = batch_size
+        self.shard = shard
         self.clean: dict[tuple[str, str], Samples | Failure] = {}
-        self.batches: dict[tuple[int, int], Batch] = {}
-        self.memories: dict[tuple[str, int, int], BatchMemory] = {}
-        self.parities: dict[tuple[str, str], Parity] = {}
-        self.caching = False
         self.todo: set[str] = set()
 
     def dataset(
-        self, name: str, selection: Selection, cells: Sequence[Cell]
+        self, name: str, selection: Selection, cells: Sequence[Cell], later: Collection[str]
     ) -> Iterator[CellResult]:
-        """Every cell of one dataset; its data are let go of at the end."""
-        selected = self._selected(name, selection)
+        """Every cell of one dataset; models not needed `later` are let go of as they finish."""
+        selected = self.stock.selected(name, selection)
         if isinstance(selected, Failure):
-            for cell in cells:
-                yield self.failed(cell, selected)
+            yield from self._failed_all(cells, selected)
             return
-        models = len({cell.source for cell in cells} | {cell.model for cell in cells})
-        numel = int(torch.Size(selected.shape).numel())
-        self.caching = selected.n * numel * 4 * (1 + 2 * models) <= CACHE_BYTES
-        waiting = groups.split(cells)
+        names = {cell.source for cell in cells} | {cell.model for cell in cells}
+        self.stock.open(selected, len(names))
+        waiting = split(cells)
         while waiting:
             current = waiting.pop(0)
             yield from self._group(selected, current)
-            needed = {cell.model for g in waiting for cell in g.cells}
-            self._release(needed | {g.source for g in waiting})
-        self.batches.clear()
-        self.memories.clear()
+            needed = {name for g in waiting for c in g.cells for name in (c.model, c.source)}
+            self.stock.release(needed | set(later))
+        self.stock.drop_batches()
 
     def _group(self, selected: Selected, group: Group) -> Iterator[CellResult]:
-        source = self._model(group.source)
+        source = self.stock.model(group.source)
+        if not isinstance(source, Failure):
+            source = too_few_classes(selected, group.source, source) or source
         if isinstance(source, Failure):
-            yield from (self.failed(cell, source) for cell in group.cells)
+            yield from self._failed_all(group.cells, source)
             return
         alive: list[Cell] = []
         for cell in group.cells:
-            problem = self._target_problem(selected, cell)
+            problem = self._target_problem(selected, cell, source)
             if problem is None:
                 alive.append(cell)
             else:
-                yield self.failed(cell, problem)
-        if not alive:
-            return
+                yield from self._failed_all([cell], problem)
         refusal = self._no_gradient(selected, group, source)
         if refusal is not None:
-            for cell in alive:
-                if cell.id in self.todo:
-                    yield self.without_samples(cell, "skipped", refusal)
+            skipped = [cell for cell in alive if cell.id in self.todo]
+            yield from (self.without_samples(cell, "skipped", refusal) for cell in skipped)
             return
-        tables = Tables(alive, self.parts, self.todo)
+        tables = self._run(selected, Group(group.source, tuple(alive)), source)
+        for cell in alive:
+            if cell.id in self.todo:
+                yield self._result(selected, cell, tables)
+
+    def _run(self, selected: Selected, group: Group, source: LoadedModel) -> Tables:
+        starts = range(0, selected.n, self.shard)
+        spans = [(start, min(start + self.shard, selected.n)) for start in starts]
+        tables = Tables(group.cells, self.parts, self.todo, spans)
         before = fingerprint(source.differentiable)
-        for start in range(0, selected.n, self.settings.shard):
-            stop = min(start + self.settings.shard, selected.n)
-            self._shard(selected, group, tables, source, start, stop)
+        for start, stop in spans:
+            self._span(selected, group, tables, source, start, stop)
             observed: dict[str, float] = {}
             if fingerprint(source.differentiable) != before:
                 observed = {CHANGED_MODEL: 1}
-                self._forget(group.source, source)
+                self.stock.forget(group.source)
             tables.close(start, stop, self.batch_size, observed)
-        for cell in alive:
-            if cell.id in self.todo:
-                yield self._result(cell, tables, selected.n)
+        return tables
 
-    def _shard(
+    def _span(
         self,
         selected: Selected,
         group: Group,
@@ -224,11 +214,13 @@ class _Runner:
             end = min(position + self.batch_size, stop)
             try:
                 self._batch(selected, group, tables, missing, source, position, end)
-            except Exception as problem:
-                if not out_of_memory(problem) or end - position == 1:
-                    raise
-                self._halve(end - position)
-                continue
+            except Exception as problem:  # noqa: BLE001  (whatever a model or a dataset raises)
+                if out_of_memory(problem) and end - position > 1:
+                    self._halve(end - position)
+                    continue
+                failure = _failure(group, problem, position, end)
+                for cell in missing:
+                    tables.add(cell, failure)
             position = end
             missing = [cell for cell in missing if cell.id not in tables.failures]
             for cell in missing:
@@ -244,109 +236,47 @@ class _Runner:
         start: int,
         stop: int,
     ) -> None:
-        batch = self._read(selected, start, stop)
-        memory = self._memory(group.source, source, batch, stop)
-        targets = {cell.model: cast("LoadedModel", self._model(cell.model)) for cell in missing}
+        batch = self.stock.batch(selected, start, stop)
         if group.cells[0].attack == CLEAN:
-            cell = missing[0]
-            tables.add(cell, groups.clean_chunk(source, batch))
+            tables.add(missing[0], clean_chunk(source, batch))
             return
-        clean = {
-            name: groups.take(
-                cast("Samples", self._clean_samples(selected.name, name)), start, stop
-            )
-            for name in targets
-        }
+        names = dict.fromkeys(cell.model for cell in missing)
         registered = self.registry.attacks[group.cells[0].attack]
         rows = attack(
             registered.spec,
             implementation(registered),
             missing,
             batch,
-            memory,
-            targets=targets,
-            clean=clean,
+            self.stock.memory(group.source, source, batch),
+            targets={name: cast("LoadedModel", self.stock.model(name)) for name in names},
+            clean={
+                name: take(cast("Samples", self._clean(selected.name, name)), start, stop)
+                for name in names
+            },
             seed=self.plan.seed,
             params=cast("Params", self.plan.arguments[missing[0].id]),
         )
         for cell in missing:
             tables.add(cell, rows[cell.id])
 
-    def _selected(self, name: str, selection: Selection) -> Selected | Failure:
-        entry = next(entry for entry in self.suite.datasets if entry.name == name)
-        registered: Registered[DatasetSpec] = self.registry.datasets[entry.loader]
-        try:
-            load = implementation(registered)
-            source = load(entry.params, places=self.places)
-            return select(name, source, selection)  # type: ignore[arg-type]  # checked by select
-        except EnvironmentProblem as problem:
-            return Failure(f"dataset '{name}': {problem}", environment=True)
-        except RobevalError:
-            raise
-        except Exception as problem:  # noqa: BLE001  (a plug-in's loader may raise anything)
-            return Failure.of(f"dataset '{name}' could not be loaded", problem, environment=True)
-
-    def _model(self, name: str) -> LoadedModel | Failure:
-        if name not in self.models:
-            self.models[name] = self._loaded(name)
-        return self.models[name]
-
-    def _loaded(self, name: str) -> LoadedModel | Failure:
-        entry = next(entry for entry in self.suite.models if entry.name == name)
-        registered: Registered[ModelSpec] = self.registry.models[entry.loader]
-        try:
-            load = implementation(registered)
-            model = load(
-                entry.params,
-                places=self.places,
-                device=self.settings.device,
-                threads=self.settings.threads,
-            )
-        except EnvironmentProblem as problem:
-            return Failure(f"model '{name}': {problem}", environment=True)
-        except Exception as problem:
-            if out_of_memory(problem):
-                raise
-            return Failure.of(f"model '{name}' could not be loaded", problem, environment=True)
-        if not isinstance(model, LoadedModel):
-            found = type(model).__name__
-            return Failure(
-                f"model '{name}': its loader returned {found}, expected LoadedModel",
-                environment=True,
-            )
-        return model
-
-    def _target_problem(self, selected: Selected, cell: Cell) -> Failure | None:
-        model = self._model(cell.model)
+    def _target_problem(
+        self, selected: Selected, cell: Cell, source: LoadedModel
+    ) -> Failure | None:
+        model = self.stock.model(cell.model)
         if isinstance(model, Failure):
             return model
-        highest = int(selected.labels.max())
-        if highest >= model.num_classes:
-            return Failure(
-                f"dataset '{selected.name}' has label {highest} and model '{cell.model}' knows"
-                f" classes 0 to {model.num_classes - 1}; use the model's own data or labels",
-                environment=True,
-            )
+        few = too_few_classes(selected, cell.model, model)
+        if few is not None:
+            return few
         if cell.attack == CLEAN:
-            return self._refusal(selected, cell.model, model)
-        clean = self._clean_samples(selected.name, cell.model)
-        return clean if isinstance(clean, Failure) else None
-
-    def _refusal(self, selected: Selected, name: str, model: LoadedModel) -> Failure | None:
-        """Whether the model takes the data's shape at all, tried on one sample."""
-        try:
-            one = selected.batch(0, 1, self.device)
-            groups.clean_chunk(model, one)
-        except EnvironmentProblem as problem:
-            return Failure(str(problem), environment=True)
-        except Exception as problem:  # noqa: BLE001  (whatever a model raises on a shape)
-            return Failure.of(
-                f"model '{name}' refuses inputs of shape {list(selected.shape)} from dataset"
-                f" '{selected.name}'",
-                problem,
-                environment=True,
+            return self.stock.refusal(selected, cell.model, model)
+        classes = min(model.num_classes, source.num_classes)
+        if cell.target is not None and cell.target.isdecimal() and int(cell.target) >= classes:
+            return Failure(
+                f"target: class {cell.target} does not exist; the classes are 0 to {classes - 1}"
             )
-        return None
+        clean = self._clean(selected.name, cell.model)
+        return clean if isinstance(clean, Failure) else None
 
     def _no_gradient(self, selected: Selected, group: Group, source: LoadedModel) -> str | None:
         """Why the group is skipped: its gradients cannot be had, or its stand-in is not needed."""
@@ -358,7 +288,7 @@ class _Runner:
             return None
         reason = source.no_gradient
         if source.differentiable is not None:
-            parity = self._parity(selected, group.source, source)
+            parity = self.stock.parity(selected, group.source, source, self.plan.seed)
             reason = "" if parity is None else parity.reason
         elif not reason:
             reason = "the model gives no gradients"
@@ -366,77 +296,20 @@ class _Runner:
             return f"model '{group.source}': {reason}" if reason else None
         return None if reason else NOT_NEEDED
 
-    def _parity(self, selected: Selected, name: str, model: LoadedModel) -> Parity | None:
-        """The stand-in against the artefact, on clean and noisy samples, once per data set."""
-        if model.verify is None:
-            return None
-        key = (selected.name, name)
-        if key not in self.parities:
-            batch = selected.batch(0, min(PARITY_SAMPLES, selected.n), self.device)
-            rng = SampleRng(self.plan.seed, "twin parity", batch.keys)
-            reach = PARITY_NOISE * batch.box.width
-            noise = rng.uniform(selected.shape, -reach, reach)
-            noisy = (batch.x + noise).clamp(batch.box.low, batch.box.high)
-            self.parities[key] = model.verify(torch.cat([batch.x, noisy]))
-        return self.parities[key]
-
-    def _clean_samples(self, dataset: str, model: str) -> Samples | Failure:
+    def _clean(self, dataset: str, model: str) -> Samples | Failure:
         key = (dataset, model)
         if key not in self.clean:
-            cell = next(
-                cell
-                for cell in self.plan.cells
-                if cell.attack == CLEAN and (cell.dataset, cell.model) == key
-            )
+            clean = (cell for cell in self.plan.cells if cell.attack == CLEAN)
+            cell = next(cell for cell in clean if (cell.dataset, cell.model) == key)
             found = self.stored(cell.id)
-            self.clean[key] = (
-                Failure(f"there is no clean pass of model '{model}' on '{dataset}'")
-                if found is None
-                else found
-            )
+            missing = Failure(f"there is no clean pass of model '{model}' on '{dataset}'")
+            self.clean[key] = missing if found is None else found
         return self.clean[key]
-
-    def _read(self, selected: Selected, start: int, stop: int) -> Batch:
-        key = (start, stop)
-        if key not in self.batches:
-            if not self.caching:
-                self.batches.clear()
-                self.memories.clear()
-            self.batches[key] = selected.batch(start, stop, self.device)
-        return self.batches[key]
-
-    def _memory(self, name: str, model: LoadedModel, batch: Batch, stop: int) -> BatchMemory:
-        key = (name, batch.start, stop)
-        if key not in self.memories:
-            self.memories[key] = BatchMemory(model, batch.x, batch.y)
-        return self.memories[key]
-
-    def _release(self, needed: Collection[str]) -> None:
-        for name in [name for name in self.models if name not in needed]:
-            waiting = any(
-                name in (cell.model, cell.source) for cell in self.plan.cells if cell.skip is None
-            )
-            if not waiting or isinstance(self.models[name], Failure):
-                continue
-            del self.models[name]
-            for key in [key for key in self.memories if key[0] == name]:
-                del self.memories[key]
 
     def _halve(self, size: int) -> None:
         self.batch_size = max(1, size // 2)
-        self.batches.clear()
-        self.memories.clear()
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self.stock.drop_batches()
         log.warning("out of memory at batch size %d: going on with %d", size, self.batch_size)
-
-    def _forget(self, name: str, model: LoadedModel) -> None:
-        """An attack reached the artefact's weights or mode: load it again before its next use."""
-        if model.differentiable is not None:
-            model.differentiable.eval()
-        self.models.pop(name, None)
-        self.memories.clear()
 
     def _tell(self, cell: Cell, tables: Tables, total: int) -> None:
         done, robust = tables.progress(cell)
@@ -445,19 +318,17 @@ class _Runner:
         except Exception:  # an observer never changes a result
             log.exception("progress display failed")
 
-    def _result(self, cell: Cell, tables: Tables, total: int) -> CellResult:
+    def _result(self, selected: Selected, cell: Cell, tables: Tables) -> CellResult:
         if cell.id in tables.failures:
-            return self.failed(cell, tables.failures[cell.id])
+            return self._failed(cell, tables.failures[cell.id])
         parts: Sequence[Part] = tables.parts[cell.id]
         samples, examples, observed = join(parts, GALLERY)
-        assert len(samples.label) == total, (cell.id, len(samples.label), total)
+        assert len(samples.label) == selected.n, (cell.id, len(samples.label), selected.n)
         if cell.attack == CLEAN:
             self.clean[cell.dataset, cell.model] = samples
-        model = cast("LoadedModel", self._model(cell.model))
-        parity = self.parities.get((cell.dataset, cell.source))
-        if parity is not None and cell.source == cell.model:
-            observed[PARITY_DIFFERENCE] = parity.difference
-            observed[PARITY_TOLERANCE] = parity.tolerance
+        model = cast("LoadedModel", self.stock.model(cell.model))
+        if model.verify is not None and cell.source == cell.model:
+            observed |= self._parity_figures(selected, cell, model)
         return CellResult(
             cell=cell,
             status="ok",
@@ -471,25 +342,47 @@ class _Runner:
             batch_size=max(part.batch_size for part in parts),
         )
 
-    def failed(self, cell: Cell, failure: Failure) -> CellResult:
-        """A result without numbers, and why."""
+    def _parity_figures(
+        self, selected: Selected, cell: Cell, model: LoadedModel
+    ) -> dict[str, float]:
+        if cell.attack == CLEAN or self.registry.attacks[cell.attack].spec.access != "gradient":
+            return {}
+        parity = self.stock.parity(selected, cell.model, model, self.plan.seed)
+        assert parity is not None
+        return {PARITY_DIFFERENCE: parity.difference, PARITY_TOLERANCE: parity.tolerance}
+
+    def _failed_all(self, cells: Sequence[Cell], failure: Failure) -> Iterator[CellResult]:
+        yield from (self._failed(cell, failure) for cell in cells if cell.id in self.todo)
+
+    def _failed(self, cell: Cell, failure: Failure) -> CellResult:
         if cell.attack == CLEAN:
             self.clean[cell.dataset, cell.model] = failure
-        result = self.without_samples(cell, "failed", failure.reason)
         return dataclasses.replace(
-            result, traceback=failure.traceback, environment=failure.environment
+            self.without_samples(cell, "failed", failure.reason),
+            traceback=failure.traceback,
+            environment=failure.environment,
         )
 
-    def without_samples(self, cell: Cell, status: str, reason: str) -> CellResult:
+    def without_samples(self, cell: Cell, status: CellStatus, reason: str) -> CellResult:
         """A skipped or failed cell."""
         return CellResult(
             cell=cell,
-            status=status,  # type: ignore[arg-type]  # "skipped" or "failed"
+            status=status,
             reason=reason,
             samples=None,
             examples=None,
             seconds=0.0,
-            device=self.settings.device,
+            device=str(self.stock.device),
             provider="",
             batch_size=self.batch_size,
         )
+
+
+def _failure(group: Group, problem: Exception, start: int, stop: int) -> Failure:
+    """What went wrong outside the attack: in the data, the model, or for want of memory."""
+    if isinstance(problem, EnvironmentProblem):
+        return named(group.source, problem)
+    if out_of_memory(problem):
+        return Failure.of("out of memory even for one sample", problem, environment=True)
+    what = f"model '{group.source}' failed on samples {start} to {stop - 1}"
+    return Failure.of(what, problem, environment=group.cells[0].attack == CLEAN)

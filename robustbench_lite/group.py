@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import traceback
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +14,6 @@ import torch
 from .judge import decide
 from .records import COLUMNS, concat
 from .types import (
-    CLEAN,
     Batch,
     Cell,
     Examples,
@@ -66,28 +67,47 @@ class Chunk:
 
 
 def split(cells: Iterable[Cell]) -> list[Group]:
-    """Groups in the order of their first cell; what is crafted alike is crafted once."""
-    found: dict[tuple[str, ...], list[Cell]] = {}
+    """Groups in the order of their first cell; what is crafted alike is crafted once.
+
+    A white-box cell stays alone: its broken rows leave the work, whoever else is judged.
+    """
+    found: dict[tuple[object, ...], list[Cell]] = {}
     for cell in cells:
-        alike = (cell.entry, cell.attack, cell.model if cell.attack == CLEAN else cell.source)
-        found.setdefault(alike, []).append(cell)
+        found.setdefault(_alike(cell), []).append(cell)
     return [Group(members[0].source, tuple(members)) for members in found.values()]
+
+
+def _alike(cell: Cell) -> tuple[object, ...]:
+    params = json.dumps(cell.params, sort_keys=True)
+    white_box = cell.model == cell.source
+    return (cell.entry, cell.attack, cell.source, white_box, cell.norm, cell.target, params)
 
 
 class Tables:
     """What a group has finished so far: stored parts, the rows of the running part, failures."""
 
-    def __init__(self, cells: Sequence[Cell], store: PartStore, todo: Collection[str]) -> None:
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        store: PartStore,
+        todo: Collection[str],
+        spans: Collection[tuple[int, int]],
+    ) -> None:
         self._cells = cells
         self._store = store
         self._todo = todo  # the others are run again only for what they carry into these
         self._carries = any(cell.carried for cell in cells)
-        self.parts: dict[str, list[Part]] = {c.id: list(store.parts(c.id)) for c in cells}
+        self.parts: dict[str, list[Part]] = {
+            cell.id: [part for part in store.parts(cell.id) if (part.start, part.stop) in spans]
+            for cell in cells
+        }
         self.failures: dict[str, Failure] = {}
         self._chunks: dict[str, list[Chunk]] = {}
+        self._span = (0, 0)
 
     def missing(self, start: int, stop: int) -> list[Cell]:
         """Cells to run on samples `start` to `stop`: a whole grid that carries, if one needs it."""
+        self._span = (start, stop)
         alive = [cell for cell in self._cells if cell.id not in self.failures]
         lacking = [cell for cell in alive if not self._has(cell.id, start, stop)]
         if not any(cell.id in self._todo for cell in lacking):
@@ -100,10 +120,19 @@ class Tables:
     def add(self, cell: Cell, chunk: Chunk | Failure) -> None:
         """One more batch of the running part, or the end of the cell."""
         if isinstance(chunk, Failure):
-            self.failures[cell.id] = chunk
-            self._chunks.pop(cell.id, None)
-        else:
+            self._fail(cell, chunk)
+        elif cell.id not in self.failures:
             self._chunks.setdefault(cell.id, []).append(chunk)
+
+    def _fail(self, cell: Cell, failure: Failure) -> None:
+        self.failures[cell.id] = failure
+        self._chunks.pop(cell.id, None)
+        for other in self._cells:
+            starts_here = cell.eps in other.carried and other.model == cell.model
+            if starts_here and other.id not in self.failures:
+                eps = cell.eps.text if cell.eps else ""
+                reason = f"it starts from eps {eps}, which failed: {failure.reason}"
+                self._fail(other, dataclasses.replace(failure, reason=reason))
 
     def close(self, start: int, stop: int, batch_size: int, noticed: Mapping[str, float]) -> None:
         """Store the running part of every cell that has one and lacks it."""
@@ -130,7 +159,8 @@ class Tables:
     def progress(self, cell: Cell) -> tuple[int, int]:
         """Samples judged so far, and how many of them are correct and unbroken."""
         tables = [part.samples for part in self.parts[cell.id]]
-        tables += [chunk.samples for chunk in self._chunks.get(cell.id, [])]
+        if not self._has(cell.id, *self._span):
+            tables += [chunk.samples for chunk in self._chunks.get(cell.id, [])]
         robust = sum(int((table.clean_correct & ~table.success).sum()) for table in tables)
         return sum(len(table.label) for table in tables), robust
 

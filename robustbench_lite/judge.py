@@ -34,11 +34,12 @@ def to_logits(output: Tensor, kind: Output) -> Tensor:
 
 def decide(model: LoadedModel, x: Tensor) -> Decision:
     """Class and confidence (probability of that class) of x [n, *shape] on the artefact."""
-    output = model.predict(x).detach().float()
-    if output.ndim != 2 or output.shape[0] != x.shape[0]:
+    output = model.predict(x.clone()).detach().float()  # a network may work in place
+    wanted = (x.shape[0], model.num_classes)
+    if output.shape != wanted:
         raise ValueError(
             f"the model returned shape {list(output.shape)} for {x.shape[0]} inputs;"
-            f" expected [{x.shape[0]}, {model.num_classes}]"
+            f" expected {list(wanted)}, one score for each class"
         )
     finite = output.isfinite().all(dim=1)
     output = torch.where(finite[:, None], output, torch.zeros_like(output))
@@ -125,6 +126,7 @@ def _decided(
 
 def to_uint8_and_back(x: Tensor, box: Box) -> Tensor:
     """x rounded to the 256 levels of the box, as 8-bit storage would keep it."""
+    x = x.clamp(box.low, box.high)
     return box.low + ((x - box.low) / box.width * LEVELS).round() / LEVELS * box.width
 
 

@@ -17,12 +17,42 @@ from .types import Loss
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
+CLEAN_GAP = 8.0
 DLR_GUARD = 1e-12  # all logits equal: 0 / 0 (the value of the authors' own code)
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """-log softmax(logits)[y], [n]."""
     return functional.cross_entropy(logits, y, reduction="none")
+
+
+def log_odds(logits: Tensor, y: Tensor) -> Tensor:
+    """log((1 - p_y) / p_y) of p = softmax(logits), [n]: cross-entropy that float32 cannot saturate.
+
+    It rises with cross-entropy and has the same steepest direction, but its gradient does not fade
+    where p_y is near 1, so that large logits do not look robust.
+    """
+    others = logits.scatter(1, y[:, None], float("-inf"))
+    return others.logsumexp(dim=1) - logits.gather(1, y[:, None])[:, 0]
+
+
+def rescaled_cross_entropy(clean: Tensor) -> LossFunction:
+    """`log_odds` of logits in a unit of their row that no scale of the model changes.
+
+    clean: logits [n, k] of the unperturbed rows. The unit makes 8 of the gap between their largest
+    and third largest (or second, of two): about what an ordinary model has, where this is plain
+    cross-entropy to an attack. A model whose logits are multiplied by 1,000 is attacked as before.
+
+    After Yu and Xu, "Efficient loss function by minimizing the detrimental effect of
+    floating-point errors on gradient-based attacks", CVPR 2023, who rescale every point anew.
+    """
+    top = clean.detach().topk(min(3, clean.shape[1]), dim=1).values
+    unit = (top[:, :1] - top[:, -1:]) / CLEAN_GAP + DLR_GUARD
+
+    def rescaled(logits: Tensor, y: Tensor) -> Tensor:
+        return log_odds(logits / unit, y)
+
+    return rescaled
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
@@ -45,6 +75,20 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
         return margin(logits, y)
     top = logits.topk(3, dim=1).values
     return margin(logits, y) / (top[:, 0] - top[:, 2] + DLR_GUARD)
+
+
+def targeted_dlr(logits: Tensor, target: Tensor) -> Tensor:
+    """Targeted difference of logits ratio (Croce, Hein 2020, eq. 7), [n]: positive at the target.
+
+    The target's logit minus the best other one (the true label's, as long as nothing is reached)
+    over the largest minus the mean of the third and fourth. With fewer than 4 classes there is no
+    fourth, and for three the ratio would be flat: the target's margin.
+    """
+    ahead = -margin(logits, target)
+    if logits.shape[1] < 4:
+        return ahead
+    top = logits.topk(4, dim=1).values
+    return ahead / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + DLR_GUARD)
 
 
 LOSSES: Mapping[str, LossFunction] = MappingProxyType(
@@ -70,9 +114,11 @@ def targeted(loss: Loss) -> LossFunction:
     """The loss of a targeted attack: called with the targets as y, it grows towards the target.
 
     "cross-entropy" becomes log softmax(logits)[target], "margin" the target's logit minus the best
-    other one.
+    other one, "dlr" `targeted_dlr`.
     """
     function = resolve(loss)
+    if function is dlr:
+        return targeted_dlr
 
     def towards(logits: Tensor, target: Tensor) -> Tensor:
         return -function(logits, target)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from .errors import EnvironmentProblem
+from .errors import EnvironmentProblem, UsageError
 from .types import Json
 
 PACKAGES = (
@@ -34,11 +34,9 @@ def device(asked: str) -> str:
         return "cuda:0" if torch.cuda.is_available() else "cpu"
     if asked == "cpu":
         return "cpu"
-    kind, _, index = asked.partition(":")
-    if kind != "cuda" or (index and not index.isdigit()):
-        raise EnvironmentProblem(
-            f"device '{asked}' is not one of auto, cpu, cuda, cuda:0, cuda:1 …"
-        )
+    kind, colon, index = asked.partition(":")
+    if kind != "cuda" or (colon and not (index.isascii() and index.isdecimal())):
+        raise UsageError(f"device '{asked}' is not one of auto, cpu, cuda, cuda:0, cuda:1 …")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if int(index or 0) >= count:
         raise EnvironmentProblem(

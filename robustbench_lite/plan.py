@@ -205,7 +205,13 @@ class _Planner:
         )
 
     def _grid(
-        self, model: str, dataset: str, entry: AttackEntry, *, implicit: bool
+        self,
+        model: str,
+        dataset: str,
+        entry: AttackEntry,
+        *,
+        implicit: bool,
+        fallback_for: str | None = None,
     ) -> Iterator[Cell]:
         registered = self.registry.attacks[entry.attack]
         spec = registered.spec
@@ -217,7 +223,9 @@ class _Planner:
             identity = self._attack_identity(registered, entry, model, source, dataset)
             identity |= {"eps": str(eps.value), "carried": [str(e.value) for e in carried]}
             if spec.kind == "minimal-norm":
-                identity |= {"largest": str(grid[-1].value)}
+                identity |= {"reach": str(grid[-1].value)}
+            if fallback_for is not None:  # it may be spared, where its like in the suite may not
+                identity |= {"fallback_for": fallback_for}
             cell_id = self._id(identity)
             self.arguments[cell_id] = entry.params
             yield Cell(
@@ -239,6 +247,8 @@ class _Planner:
                 implicit=implicit,
                 skip=self._skip(spec, entry, source),
                 cost=_cost(spec, entry),
+                reach=grid[-1],
+                fallback_for=fallback_for,
             )
 
     def _attack_identity(
@@ -257,6 +267,7 @@ class _Planner:
             "version": registered.plugin.version,
             "code": source_hash(registered),
             "params": without_paths(entry.params),
+            "files": _param_files(entry),
             "norm": entry.norm,
             "target": entry.target,
             "repeats": entry.repeats,
@@ -294,8 +305,7 @@ class _Planner:
         instead = dataclasses.replace(
             entry, name=f"{entry.name} (fallback {name})", attack=name, params=stand_in.params()
         )
-        for cell in self._grid(model, dataset, instead, implicit=True):
-            yield dataclasses.replace(cell, fallback_for=entry.name)
+        yield from self._grid(model, dataset, instead, implicit=True, fallback_for=entry.name)
 
     def _implicit_controls(self, attacks: Iterable[Cell]) -> list[Cell]:
         attacks = list(attacks)
@@ -418,6 +428,21 @@ def _dataset(
     )
 
 
+def _param_files(entry: AttackEntry) -> dict[str, str]:
+    """Hashes of the files that an attack's parameters name."""
+    files = {}
+    for name in type(entry.params).model_fields:
+        path = getattr(entry.params, name)
+        if not isinstance(path, Path):
+            continue
+        if not path.is_file():
+            raise EnvironmentProblem(
+                f"{entry.where}: error: attacks.{entry.name}: {name}: there is no file '{path}'"
+            )
+        files[name] = _sha256(path)
+    return files
+
+
 def _hashed(content: Content, pin: str | None, place: str, problems: list[str]) -> dict[str, str]:
     files: dict[str, str] = {}
     for name, source in content.items():
@@ -427,13 +452,24 @@ def _hashed(content: Content, pin: str | None, place: str, problems: list[str]) 
             problems.append(f"{place}: {name}: there is no file '{source}'")
         else:
             files[name] = _sha256(source)
-    if pin is not None and files and pin.lower() not in files.values():
-        name, found = next(iter(files.items()))
-        problems.append(
-            f"{place}: sha256: {name} has {found}, the suite pins {pin};"
-            " the file changed: check where it comes from, then update the pin"
-        )
+    if pin is not None:
+        problem = _unpinned(content, files, pin)
+        if problem:
+            problems.append(f"{place}: sha256: {problem}")
     return files
+
+
+def _unpinned(content: Content, files: Mapping[str, str], pin: str) -> str:
+    """What is wrong with a pin on the first file of `content`, or nothing."""
+    if not content:
+        return "this loader names no file, so nothing can be pinned; leave sha256 away"
+    name = next(iter(content))
+    if name not in files or files[name] == pin.lower():
+        return ""
+    return (
+        f"{name} '{content[name]}' has {files[name]}, the suite pins {pin}; the file changed:"
+        " check where it comes from, then update the pin"
+    )
 
 
 def _sha256(path: Path) -> str:

@@ -47,6 +47,7 @@ def cell_to_json(cell: Cell) -> dict[str, Json]:
     """A cell as plain values."""
     plain = {field.name: getattr(cell, field.name) for field in dataclasses.fields(cell)}
     plain["eps"] = eps_to_json(cell.eps)
+    plain["reach"] = eps_to_json(cell.reach)
     plain["carried"] = [eps_to_json(eps) for eps in cell.carried]
     plain["cost"] = list(cell.cost) if cell.cost else None
     return plain
@@ -57,9 +58,10 @@ def cell_from_json(value: Json) -> Cell:
     plain = dict(cast("Mapping[str, Json]", value))
     carried = cast("Sequence[Json]", plain["carried"])
     cost = cast("Sequence[float] | None", plain["cost"])
-    plain |= {"eps": None, "carried": None, "cost": None}
+    plain |= {"eps": None, "reach": None, "carried": None, "cost": None}
     rebuilt = dict[str, object](plain)
     rebuilt["eps"] = eps_from_json(cast("Mapping[str, Json]", value)["eps"])
+    rebuilt["reach"] = eps_from_json(cast("Mapping[str, Json]", value)["reach"])
     rebuilt["carried"] = tuple(eps_from_json(eps) for eps in carried)
     rebuilt["cost"] = None if cost is None else Cost(*cost)
     return Cell(**rebuilt)  # type: ignore[arg-type]  # the keys are the record's own fields

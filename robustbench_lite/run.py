@@ -25,6 +25,7 @@ from . import suite as suites
 from .errors import EnvironmentProblem, PluginError, UsageError
 from .plugins import Registry
 from .prepare import Options, Prepared, prepare, registry_of
+from .progress import line
 from .store import RunDirectory, StoredRun
 from .types import (
     Cell,
@@ -74,6 +75,7 @@ def run(path: Path, options: Options, observer: Observer) -> Finished:
         for result in _compute(prepared, options, directory, device, threads, observer):
             directory.save(result)
             computed += 1
+            log.info("%s", line(result))
             _tell(observer, result)
         status = "finished"
     finally:
@@ -240,7 +242,7 @@ def _directory(prepared: Prepared, options: Options) -> RunDirectory:
     root = REPORTS / _slug(prepared.suite.name)
     if options.resume:
         for manifest in sorted(root.glob(f"*/{store.MANIFEST}"), reverse=True):
-            if store.load_run(manifest.parent).manifest.get("plan_id") == plan_id:
+            if store.plan_id_of(manifest.parent) == plan_id:
                 return store.open_directory(manifest.parent, plan_id)
         raise UsageError(
             f"--resume: there is no run of this plan ({plan_id}) below '{root}';"
@@ -254,7 +256,7 @@ def _settle(directory: RunDirectory, plan: Plan, options: Options) -> int:
     """Forget what is to be computed again, adopt what another run has finished; how many."""
     finished = store.load_results(directory.path, plan)
     if options.retry_errors:
-        broken = {cell for f in diagnose.findings(plan.cells, finished) for cell in f.cells}
+        broken = _invalid(plan, finished)
         for cell_id, result in finished.items():
             if result.status in RETRIED or (cell_id in broken and result.status == "ok"):
                 directory.forget(cell_id)
@@ -262,9 +264,18 @@ def _settle(directory: RunDirectory, plan: Plan, options: Options) -> int:
     if options.refresh:
         return 0
     found = store.find_finished(directory.path.parent, missing, directory.path)
+    if options.retry_errors:
+        results = {cell_id: store.load_result(folder) for cell_id, folder in found.items()}
+        found = {key: found[key] for key in found.keys() - _invalid(plan, results)}
     for cell_id, folder in found.items():
         directory.adopt(cell_id, folder)
     return len({cell.id for cell in plan.cells if directory.has(cell.id)})
+
+
+def _invalid(plan: Plan, results: Mapping[str, CellResult]) -> set[str]:
+    """Cells that a finding of severity error touches."""
+    found = diagnose.findings(plan.cells, results)
+    return {cell for each in found if each.severity == "error" for cell in each.cells}
 
 
 def _manifest(prepared: Prepared, options: Options, device: str, threads: int) -> dict[str, Json]:

@@ -38,6 +38,7 @@ SUITE = "suite.yaml"
 RESOLVED = "suite.resolved.yaml"
 GATES = "gates.json"
 FINDINGS = "findings.json"
+OWN = frozenset({"cells", "parts"})  # what a run killed before its manifest leaves
 FINAL = frozenset({"ok", "skipped"})  # results that another run of the same plan may reuse
 
 
@@ -54,6 +55,7 @@ def naming_disk_problems(path: Path) -> Iterator[None]:
             errno.EPERM: "it is not writable",
             errno.EROFS: "the file system is read-only",
             errno.ENOTDIR: "a part of its path is a file",
+            errno.EEXIST: "a part of its path is a file",
         }.get(problem.errno or 0, str(problem))
         raise EnvironmentProblem(
             f"cannot write to '{path}': {cause}. Finished cells are kept: make room or choose"
@@ -74,12 +76,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Json) -> None:
-    """Write a value as indented JSON, atomically; NaN is written as null."""
+    """Write a value as indented JSON, atomically; what is not finite is null."""
     write_text(path, json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n")
 
 
 def _finite(value: Json) -> Json:
-    if isinstance(value, float) and math.isnan(value):
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
         return {str(key): _finite(item) for key, item in value.items()}
@@ -164,6 +166,12 @@ class RunDirectory:
         write_json(self.path / PLAN, records.plan_to_json(plan))
 
 
+def _holds_more(path: Path) -> bool:
+    """Whether a folder holds more than a run leaves that was killed before its manifest."""
+    names = [each.name for each in path.iterdir()]
+    return any(name not in OWN and not name.endswith(".tmp") for name in names)
+
+
 def _fresh(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -186,12 +194,16 @@ def open_directory(path: Path, plan_id: str) -> RunDirectory:
                 f"'{path}' holds another run (plan {found}, this one is {plan_id});"
                 " name a new directory with -o"
             )
-    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+    elif path.exists() and (not path.is_dir() or _holds_more(path)):
         raise UsageError(
             f"'{path}' is not empty and holds no run of robeval; name a new directory with -o"
         )
     with naming_disk_problems(path):
         (path / "cells").mkdir(parents=True, exist_ok=True)
+        for leftover in [*path.glob("cells/.*.tmp"), *path.glob("parts/*/.*.tmp")]:
+            shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in path.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
         probe = path / f".probe.{os.getpid()}"
         probe.touch()
         probe.unlink()
@@ -207,8 +219,9 @@ def find_finished(root: Path, cells: Sequence[Cell], skip: Path) -> dict[str, Pa
             continue
         for cell_id in wanted - found.keys():
             result = run / cell_id / "result.json"
-            if result.is_file() and _read_json(result).get("status") in FINAL:
-                found[cell_id] = run / cell_id
+            with contextlib.suppress(UsageError):  # a damaged cell is as good as none
+                if result.is_file() and _read_json(result).get("status") in FINAL:
+                    found[cell_id] = run / cell_id
     return found
 
 
@@ -263,13 +276,29 @@ def load_run(path: str | Path) -> StoredRun:
             " expected reports/<suite>/<time>-<id>"
         )
     plan = records.plan_from_json(_read_json(path / PLAN))
+    try:
+        suite_text = (path / SUITE).read_text(encoding="utf-8")
+    except OSError as problem:
+        raise UsageError(f"'{path / SUITE}' cannot be read: {problem}") from problem
     return StoredRun(
         path=path,
         manifest=_read_json(path / MANIFEST),
         plan=plan,
-        suite_text=(path / SUITE).read_text(encoding="utf-8"),
+        suite_text=suite_text,
         results=load_results(path, plan),
     )
+
+
+def plan_id_of(path: Path) -> str | None:
+    """The plan id of a run directory, None where its manifest cannot be read."""
+    with contextlib.suppress(UsageError):
+        return cast("str | None", _read_json(path / MANIFEST).get("plan_id"))
+    return None
+
+
+def load_result(folder: Path) -> CellResult:
+    """The finished cell in a folder, without samples."""
+    return records.result_from_json(_read_json(folder / "result.json"))
 
 
 def load_results(path: Path, plan: Plan) -> dict[str, CellResult]:

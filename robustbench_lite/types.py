@@ -264,6 +264,7 @@ class Cell:
     `source` is the model it is crafted on (equal to `model` for white box).
     `carried`: smaller eps of the same grid whose broken samples are carried here.
     `skip`: why it cannot run (it is then listed as skipped), or None.
+    `reach`: the largest eps of its grid, which a minimal-norm attack is given.
     `fallback_for`: the entry that it stands in for, should that one find no gradient to use.
     """
 
@@ -285,6 +286,7 @@ class Cell:
     implicit: bool
     skip: str | None
     cost: Cost | None
+    reach: Eps | None = None
     fallback_for: str | None = None
 
 

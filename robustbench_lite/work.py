@@ -54,10 +54,15 @@ class _State:
     seconds: float = 0.0
 
     @staticmethod
-    def fresh(batch: Batch) -> _State:
-        n = batch.x.shape[0]
+    def fresh(x_adv: Tensor) -> _State:
+        n = x_adv.shape[0]
         no = np.zeros(n, dtype=bool)
-        return _State(batch.x, None, np.zeros(n), np.zeros(n), no, no.copy())
+        return _State(x_adv, None, np.zeros(n), np.zeros(n), no, no.copy())
+
+    def at_next_eps(self) -> _State:
+        """The same rows at a larger eps: what is broken stays, its cost is not counted again."""
+        fresh = _State.fresh(self.x_adv)
+        return dataclasses.replace(fresh, outcome=self.outcome)
 
     def open_rows(self) -> NDArray[np.int64]:
         """Rows that are not broken yet."""
@@ -65,8 +70,18 @@ class _State:
             return np.arange(len(self.queries))
         return np.flatnonzero(~self.outcome.success)
 
-    def update(self, rows: NDArray[np.int64], crafted: Crafted, outcome: Outcome) -> None:
-        """Take over the new outcome of `rows` where the row was not broken before."""
+    def update(
+        self,
+        rows: NDArray[np.int64],
+        crafted: Crafted,
+        outcome: Outcome,
+        box: Box,
+        nearest: Norm | None,
+    ) -> None:
+        """Take over the new outcome of `rows` where the row was not broken before.
+
+        `nearest`: of two breaks the one that is nearer in this norm stands (minimal-norm attacks).
+        """
         self.seconds += crafted.seconds
         self.queries[rows] += crafted.tally.queries.cpu().numpy()
         self.gradients[rows] += crafted.tally.gradients.cpu().numpy()
@@ -83,12 +98,15 @@ class _State:
             fresh = np.ones(len(rows), dtype=bool)
         else:
             fresh = ~self.outcome.success[rows]
+            if nearest is not None:
+                nearer = getattr(outcome, nearest) < getattr(self.outcome, nearest)[rows]
+                fresh = outcome.success & (fresh | nearer) | fresh & ~outcome.success
             self.outcome = _overwritten(self.outcome, rows[fresh], outcome, fresh)
         candidate = crafted.candidate
-        if isinstance(candidate, Tensor) and candidate.shape[1:] == self.x_adv.shape[1:]:
+        if isinstance(candidate, Tensor) and candidate.shape == (len(rows), *self.x_adv.shape[1:]):
             legal = torch.from_numpy(fresh & outcome.legal).to(self.x_adv.device)
             where = torch.from_numpy(rows[fresh & outcome.legal]).to(self.x_adv.device)
-            taken = candidate.detach().to(self.x_adv)[legal]
+            taken = candidate.detach().to(self.x_adv)[legal].clamp(box.low, box.high)
             self.x_adv = self.x_adv.index_copy(0, where, taken)
 
 
@@ -123,10 +141,8 @@ def attack(
         return work.minimal_norm(cells)
     states: dict[str, _State] = {}
     for _, group in _by_eps(cells):
-        alive = [cell for cell in group if not isinstance(results.get(cell.id), Failure)]
-        if not spec.carries:
-            states = {}
-        results |= work.fixed_budget(alive, states)
+        states = {name: state.at_next_eps() for name, state in states.items() if spec.carries}
+        results |= work.fixed_budget(group, states)
     return results
 
 
@@ -159,45 +175,62 @@ class _Work:
         self, cells: Sequence[Cell], states: dict[str, _State]
     ) -> dict[str, Chunk | Failure]:
         """Every cell at one eps; `states` carries broken rows from one eps to the next."""
-        try:
-            for repeat in range(cells[0].repeats):
-                self._draw(cells, states, repeat, self._budget(cells[0], _radius(cells[0])))
-        except Exception as problem:
-            if out_of_memory(problem):
-                raise
-            failure = Failure.of(f"attack '{self.spec.name}' raised", problem)
-            return {cell.id: failure for cell in cells}
-        return {cell.id: self._chunk(cell, states[cell.model]) for cell in cells}
+        failures = self._draws(cells, states, _radius(cells[0]))
+        return {
+            cell.id: failures.get(cell.model) or self._chunk(cell, states[cell.model])
+            for cell in cells
+        }
 
     def minimal_norm(self, cells: Sequence[Cell]) -> dict[str, Chunk | Failure]:
         """One call at the largest eps, judged against every eps by its distances."""
-        largest = max(_radius(cell) for cell in cells)
+        reach = cells[0].reach
+        assert reach is not None
         states: dict[str, _State] = {}
-        try:
-            for repeat in range(cells[0].repeats):
-                self._draw(cells, states, repeat, self._budget(cells[0], largest))
-        except Exception as problem:
-            if out_of_memory(problem):
-                raise
-            failure = Failure.of(f"attack '{self.spec.name}' raised", problem)
-            return {cell.id: failure for cell in cells}
+        failures = self._draws(cells, states, float(reach))
         chunks: dict[str, Chunk | Failure] = {}
         for cell in cells:
+            if cell.model in failures:
+                chunks[cell.id] = failures[cell.model]
+                continue
             state = states[cell.model]
             assert state.outcome is not None
             within = self._within(state.outcome, cell)
             chunks[cell.id] = self._chunk(cell, dataclasses.replace(state, outcome=within))
         return chunks
 
+    def _draws(
+        self, cells: Sequence[Cell], states: dict[str, _State], eps: float
+    ) -> dict[str, Failure]:
+        """Every draw at one eps, into `states`; target -> why it has no outcome."""
+        failures: dict[str, Failure] = {}
+        names = list(dict.fromkeys(cell.model for cell in cells))
+        for repeat in range(cells[0].repeats):
+            open_names = [name for name in names if name not in failures]
+            try:
+                failures |= self._draw(
+                    cells[0], open_names, states, repeat, self._budget(cells[0], eps)
+                )
+            except Exception as problem:
+                if out_of_memory(problem):
+                    raise
+                failure = Failure.of(f"attack '{self.spec.name}' raised", problem)
+                return dict.fromkeys(names, failure)
+        return failures
+
     def _draw(
-        self, cells: Sequence[Cell], states: dict[str, _State], repeat: int, budget: Budget
-    ) -> None:
-        first = cells[0]
-        white_box = len(cells) == 1 and first.model == first.source
+        self,
+        first: Cell,
+        names: Sequence[str],
+        states: dict[str, _State],
+        repeat: int,
+        budget: Budget,
+    ) -> dict[str, Failure]:
+        minimal = self.spec.kind == "minimal-norm"
+        white_box = first.model == first.source and not minimal
         state = states.get(first.model)
         rows = state.open_rows() if white_box and state else np.arange(self.batch.x.shape[0])
         if len(rows) == 0:
-            return
+            return {}
         index = torch.from_numpy(rows).to(self.batch.x.device)
         rng = SampleRng(self.seed, self.spec.name, self.batch.keys)
         if repeat:
@@ -225,18 +258,26 @@ class _Work:
             x=self.batch.x[index],
             y=self.batch.y[index],
         )
-        judged = budget
-        if self.spec.kind == "minimal-norm":
-            judged = dataclasses.replace(budget, eps=float("inf"))
-        for name in {cell.model: None for cell in cells}:
-            outcome = judge(
-                self.targets[name],
-                part,
-                crafted.candidate,
-                judged,
-                goal=None if goal is None else goal[index],
-            )
-            states.setdefault(name, _State.fresh(self.batch)).update(rows, crafted, outcome)
+        judged = dataclasses.replace(budget, eps=float("inf")) if minimal else budget
+        failures: dict[str, Failure] = {}
+        for name in names:
+            try:
+                outcome = judge(
+                    self.targets[name],
+                    part,
+                    crafted.candidate,
+                    judged,
+                    goal=None if goal is None else goal[index],
+                )
+            except Exception as problem:
+                if out_of_memory(problem):
+                    raise
+                what = f"model '{name}' could not judge what '{self.spec.name}' returned"
+                failures[name] = Failure.of(what, problem)
+                continue
+            state = states.setdefault(name, _State.fresh(self.batch.x))
+            state.update(rows, crafted, outcome, budget.box, first.norm if minimal else None)
+        return failures
 
     def _budget(self, cell: Cell, eps: float) -> Budget:
         assert cell.norm is not None
@@ -301,10 +342,9 @@ class _Work:
     ) -> dict[str, float]:
         observed = dict(state.observed)
         unbroken = correct & ~outcome.success
-        faults = {
-            BROKEN_GRADIENT: int(state.broken_gradient.sum()),
-            ZERO_GRADIENT: int((state.zero_gradient & unbroken).sum()),
-        }
+        faults = {BROKEN_GRADIENT: int(state.broken_gradient.sum())}
+        if _radius(cell) > 0:
+            faults[ZERO_GRADIENT] = int((state.zero_gradient & unbroken).sum())
         observed |= {key: count for key, count in faults.items() if count}
         observed |= self._confirmed(cell, state, outcome)
         if cell.role == "attack" and _radius(cell) > 0:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
+from ..types import Where
 from ..words import Problem, did_you_mean, listed
 from .yamltext import MAX_ALIASED, Node, remapped, scalar
 
@@ -30,6 +31,7 @@ class References:
         self.known: dict[str, Node | None] = {}
         self.added = 0
         self.problems: list[Problem] = []
+        self.unresolved: set[Where] = set()
 
     def everywhere(self) -> Node:
         """The tree with every reference resolved; one that cannot be stays as it is."""
@@ -61,7 +63,10 @@ class References:
             return node
         whole = _REFERENCE.fullmatch(node.value)
         if whole is not None:
-            return self.look_up(whole[1], node, path, chain) or node
+            found = self.look_up(whole[1], node, path, chain)
+            if found is None:
+                self.unresolved.add(node.where)
+            return found or node
         return self.woven(node, path, chain)
 
     def woven(self, node: Node, path: str, chain: tuple[str, ...]) -> Node:
@@ -70,6 +75,7 @@ class References:
         for match in _REFERENCE.finditer(node.text):
             piece = self.look_up(match[1], node, path, chain)
             if piece is None:
+                self.unresolved.add(node.where)
                 return node
             if isinstance(piece.value, tuple | Mapping) or piece.value is None:
                 self.note(

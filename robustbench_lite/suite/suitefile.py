@@ -58,7 +58,8 @@ def read_tree(path: Path, text: str, overrides: Sequence[str], env: Mapping[str,
         problems += found
     references = References(root, env)
     resolved = references.everywhere()
-    unresolved = frozenset(problem.where for problem in references.problems)
+    told = {problem.where for problem in references.problems}
+    unresolved = frozenset(told | references.unresolved)
     return Tree(resolved, (*problems, *references.problems), unresolved, files.whole)
 
 

@@ -70,7 +70,7 @@ def load(params: OnnxParams, *, places: Places, device: str, threads: int) -> Lo
         output=opened.output,
         device=device,
         provider=opened.session.provider,
-        facts=_facts(opened, shape),
+        facts=_facts(opened, shape) | _twin_facts(joined),
     )
 
 
@@ -213,6 +213,14 @@ def _facts(opened: OnnxFile, shape: tuple[int | None, ...] | None) -> dict[str, 
         "batch": "dynamic" if batch is None else batch,
         "sample_shape": list(shape) if shape is not None else None,
     }
+
+
+def _twin_facts(joined: Joined | None) -> dict[str, Fact]:
+    """Operators of the twin by type, the most frequent first, and the head that was taken out."""
+    if joined is None:
+        return {}
+    operators = dict(joined.twin.operators.most_common())
+    return {"twin": {"operators": operators, "head": joined.twin.head}}
 
 
 def _as_fact(port: Port) -> dict[str, Fact]:

@@ -33,6 +33,13 @@ def output_kind(proto: onnx.ModelProto, name: str) -> Output:
     return "logits"
 
 
+def is_normalised(proto: onnx.ModelProto, name: str) -> bool:
+    """Whether the output comes out of a Normalizer, reshapes and casts looked past."""
+    makers = {output: node for node in proto.graph.node for output in node.output}
+    node = _behind(makers, name)
+    return node is not None and node.op_type == "Normalizer"
+
+
 def _behind(makers: dict[str, onnx.NodeProto], name: str) -> onnx.NodeProto | None:
     node = makers.get(name)
     while node is not None and node.op_type in PASSES_THROUGH:

@@ -56,7 +56,10 @@ def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
 def read_pickle(path: Path, *, trust: bool) -> object:
     """What torch.save wrote; without `trust` only plain tensors and containers are accepted."""
     try:
-        saved: object = torch.load(path, map_location="cpu", weights_only=not trust)
+        with warnings.catch_warnings():
+            # any protocol is read or refused; the advice to report it to torch helps nobody
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+            saved: object = torch.load(path, map_location="cpu", weights_only=not trust)
     except pickle.UnpicklingError as problem:
         if trust:
             raise _unreadable(path, problem) from problem
