@@ -368,8 +368,6 @@ def test_nothing_done_to_the_private_module_reaches_the_artefact() -> None:
     assert not torch.equal(view.model.module()(view.clean), module(view.clean))
 
 
-# Once wrong: the wrapper is created in training mode (nn.Module's default), only what it wraps is in
-# eval mode. Adapters look at the outermost flag: Foolbox warns of a model in training mode.
 def test_the_private_module_is_in_eval_mode_through_and_through() -> None:
     assert not any(part.training for part in View().model.module().modules())
 
@@ -391,8 +389,6 @@ def test_a_gradient_fault_is_noted_on_its_row(factor: float, broken: bool, zero:
     assert view.tally.zero_gradient.tolist() == [False, False, zero, False]
 
 
-# Once wrong: `mask[rows] |= fault` with a repeated row keeps the last write only, so one healthy
-# candidate of a sample wipes out the fault of another one (as single-pixel style attacks pass it).
 @pytest.mark.parametrize("turned", [False, True])
 def test_a_fault_in_a_view_of_repeated_rows_is_noted_on_those_rows(turned: bool) -> None:
     view = View(Faulty(0.0))
@@ -420,9 +416,6 @@ def test_a_loss_that_ignores_the_model_has_a_zero_gradient() -> None:
     assert view.tally.zero_gradient.all()
 
 
-# Once wrong: `Tally.note` returns silently where the rows cannot be attributed, so an attack that
-# stacks restarts without `rows()` hides every NaN and zero gradient. Passes are shared out in
-# that case; faults must fall on every row (closed), or the model comes out as robust.
 @pytest.mark.parametrize(
     ("factor", "note"), [(math.nan, "broken_gradient"), (0.0, "zero_gradient")]
 )
@@ -433,8 +426,6 @@ def test_a_fault_that_belongs_to_no_row_falls_on_all(factor: float, note: str) -
     assert bool(getattr(view.tally, note).all())
 
 
-# Once wrong: gradients taken through `module()` are counted and never looked at. Every adapter works
-# through it, and a model whose gradients are zero or NaN is what they call 100 % robust.
 @pytest.mark.parametrize(
     ("factor", "note"), [(math.nan, "broken_gradient"), (0.0, "zero_gradient")]
 )
@@ -448,8 +439,6 @@ def test_a_fault_behind_the_private_module_is_noted(factor: float, note: str) ->
     assert getattr(view.tally, note).tolist() == [False, False, True, False]
 
 
-# Once wrong: the artefact gets the attack's own tensor; a network that works in place moves it, and
-# the attack is warned of for a change that it never made.
 def test_a_model_that_changes_its_input_in_place_does_not_change_the_attacks_point() -> None:
     view = View(model=loaded(Linear(torch.eye(3)), 3, predict=lambda x: x.mul_(0.5)[:, :3]))
     x = view.clean + 0.01

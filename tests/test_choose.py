@@ -142,8 +142,6 @@ def test_order_and_ids_of_the_plan_stay() -> None:
     assert choose(whole, "clean or not clean").cells == whole.cells
 
 
-# Once wrong: a cell that carries loses the smaller eps of its grid, and its number changes under an
-# unchanged id (see test_execute).
 def test_a_cell_that_carries_brings_what_it_carries_from() -> None:
     cells = [
         c for c in choose(plan(), "slow and 0.3 and other and test").cells if c.entry == "slow"

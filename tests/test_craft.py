@@ -156,8 +156,6 @@ def test_the_samples_own_random_numbers_touch_nothing_global() -> None:
     assert state() == before
 
 
-# Once wrong: other global switches are not put back. An attack that leaves gradients off or the default
-# type changed reaches every attack after it (those behind `module()` above all).
 SWITCHES: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
     "gradients": (lambda: torch.set_grad_enabled(False), torch.is_grad_enabled),
     "default type": (lambda: torch.set_default_dtype(torch.float64), torch.get_default_dtype),
@@ -244,8 +242,6 @@ CHANGES: dict[str, Callable[[nn.Module], object]] = {
 }
 
 
-# Once wrong: the checksum is linear in bits and position, so moving two equal weights by opposite steps
-# (here: two rows of an identity) leaves it as it was.
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_of_weights_buffers_or_mode_changes_the_fingerprint(name: str) -> None:
     module = net()

@@ -81,8 +81,6 @@ def test_zero_gradients_are_an_error_from_five_percent(
     assert finding.numbers == {ZERO_GRADIENT: zero, ATTACKABLE: attackable}
 
 
-# Once wrong: `attackable` is observed for attacks at an eps above 0 only. A zero gradient at eps 0 (or
-# of a control that looks at gradients) raises KeyError while the message is made: exit 3.
 def test_zero_gradients_where_nothing_could_be_attacked_are_no_crash() -> None:
     found = about({ZERO_GRADIENT: 5}, cell("fgsm", "0"))
     assert all(finding.severity in {"error", "warning", "note"} for finding in found)

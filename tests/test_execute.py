@@ -156,7 +156,6 @@ def test_an_attack_out_of_memory_halves_the_batch_and_is_not_counted_twice() -> 
     assert table(results[world.cell("a", "0.1").id]).queries.tolist() == [2.0] * 23
 
 
-# Once wrong: an OutOfMemoryError of a batch of one ends the whole run, with every other cell.
 def test_an_attack_that_never_fits_fails_its_own_cells() -> None:
     def attack(
         model: Classifier, x: Tensor, y: Tensor, *, budget: Budget, rng: SampleRng
@@ -172,7 +171,6 @@ def test_an_attack_that_never_fits_fails_its_own_cells() -> None:
     table(results[world.cell("noise").id])
 
 
-# Once wrong: the same while a model is loaded.
 def test_a_model_that_does_not_fit_fails_its_own_cells() -> None:
     def build() -> LoadedModel:
         raise torch.OutOfMemoryError("never enough")
@@ -313,8 +311,6 @@ def test_a_broken_source_fails_what_is_crafted_on_it_and_no_other() -> None:
     assert {r.status for r in results.values() if r.cell.entry != "t"} == {"ok"}
 
 
-# Once wrong: only the first sample is tried. What the model raises later in the clean pass comes out
-# of `cells()` and ends the run (exit 3).
 def test_a_model_that_fails_on_a_later_sample_fails_its_cells_and_no_other() -> None:
     def predict(x: Tensor) -> Tensor:
         if bool((x == last).all(dim=1).any()):
@@ -370,7 +366,6 @@ BROKEN_DATA: dict[str, tuple[Callable[[], object], str]] = {
         lambda: source(points(3), torch.tensor([0, 1, 3])),
         "sample 'sample-2': label 3; expected 0 to 2",
     ),
-    # Once wrong: what is wrong with a later batch comes out of `cells()` and ends the run.
     "nan in a later batch": (reading(with_nan), "is not a finite number"),
     "shape of a later batch": (reading(lambda x: x[:, :2]), "read gave shape"),
     "unreadable later": (reading(unreadable), "disk gone"),
@@ -395,7 +390,6 @@ def test_a_broken_dataset_fails_its_cells_and_no_other(name: str) -> None:
     assert reason in clean.reason
 
 
-# Once wrong: an implementation that cannot be imported ends the run with exit 2, after cells have run.
 def test_an_attack_that_cannot_be_imported_ends_the_run_before_anything_runs() -> None:
     spec = attack_spec("tests.small_world:no_such_attack", "gone")
     world = simple(MIXED[0], (spec, entry("gone", spec, "0.1"))).world()
@@ -446,9 +440,6 @@ def test_a_model_without_the_gradients_that_its_loader_promised_skips_the_attack
     table(results[world.cell("noise").id])
 
 
-# Once wrong: a fallback has the content id of the same attack declared by the user, and comes first in
-# the plan. Where the gradients are fine the id gets "skipped, not needed", and the attack that the
-# suite asked for never runs.
 def test_a_declared_attack_is_not_skipped_for_being_somebodys_fallback() -> None:
     def search(
         model: Classifier, x: Tensor, y: Tensor, *, budget: Budget, rng: SampleRng
@@ -542,8 +533,6 @@ def test_a_carried_cell_alone_is_what_it_is_in_its_grid(shard: int | None) -> No
     alike(again, {cell.id: whole[cell.id]})
 
 
-# Once wrong: `-k` drops the smaller eps that a cell carries from. The cell is computed without them,
-# stored under the id of the whole grid, and adopted by the next run of the whole suite.
 def test_a_carried_cell_chosen_by_name_is_what_it_is_in_its_grid() -> None:
     spec = attack_spec(lambda model, x, y, *, budget, rng: (x + (0.15 < budget.eps < 0.25) * budget.eps * rng.sign((6,))).clamp(0, 1), carries=True)  # fmt: skip
     world = simple((spec, entry("a", spec, "0.1", "0.2", "0.3")), n=23).world()
@@ -554,8 +543,6 @@ def test_a_carried_cell_chosen_by_name_is_what_it_is_in_its_grid() -> None:
     alike({cell.id: chosen.run()[cell.id]}, {cell.id: whole[cell.id]})
 
 
-# Once wrong: a finished smaller eps that is run again only to be carried gets a "failed" result when
-# model or data are gone; the run stores it over the finished one.
 @pytest.mark.parametrize("gone", ["model", "dataset"])
 def test_a_failure_touches_no_cell_that_was_not_to_be_computed(gone: str) -> None:
     spec = attack_spec(lambda model, x, y, *, budget, rng: x, carries=True)
@@ -586,8 +573,6 @@ def test_parts_of_an_earlier_try_are_not_computed_again() -> None:
     assert len(calls) == first + 2  # the last part: 7 samples in batches of 4
 
 
-# Once wrong: parts are looked up by their exact bounds. With another `shard` the old ones are computed
-# again and joined with the new: AssertionError.
 def test_parts_of_another_size_do_not_count_twice() -> None:
     world = simple(MIXED[2], n=23).world()
     parts = Parts()
@@ -647,8 +632,6 @@ def test_a_model_whose_gradients_are_broken_is_observed(
     assert observed[key] >= N // 2
 
 
-# Once wrong: see test_access: nobody looks at gradients that are taken through `module()`, so the
-# model of the test above is robust, without a finding, for every adapter.
 @pytest.mark.parametrize(("factor", "key"), [(0.0, ZERO_GRADIENT), (float("nan"), BROKEN_GRADIENT)])
 def test_a_model_whose_gradients_are_broken_is_observed_through_an_adapter(
     factor: float, key: str
@@ -688,17 +671,12 @@ IN_PLACE = model_spec("m", lambda: loaded(Affine(in_place=True), 3))
 APART = model_spec("m", lambda: loaded(Affine(in_place=False), 3))
 
 
-# Once wrong: the artefact works on the harness's own batch. A network whose first operation is in
-# place (`x.sub_(mean)`) moves every sample with each pass: all later cells are attacked and judged
-# around points that are not in the data, and the rows say `ok`.
 def test_a_network_that_works_in_place_has_the_numbers_of_its_twin_that_does_not() -> None:
     given = simple(*MIXED, n=40)
     runs = [changed(given, models=[spec]).world().run() for spec in (IN_PLACE, APART)]
     alike(*runs, exact=False)
 
 
-# Once wrong: the batches are shared, so such a network moves the samples of the other models too, from
-# their clean pass on.
 def test_a_network_that_works_in_place_changes_no_number_of_another_model() -> None:
     given = simple(MIXED[0], n=40)
     alone = given.world().run()
@@ -750,7 +728,6 @@ def test_progress_counts_up_to_the_samples_and_the_robust_ones_among_them() -> N
         assert told[-1] == (23, 23, int((samples.clean_correct & ~samples.success).sum()))
 
 
-# Once wrong: a finished part of a smaller eps that is crafted again for what it carries is counted twice.
 def test_progress_never_counts_more_samples_than_there_are() -> None:
     spec = pgd.SPEC
     world = simple((spec, entry("a", spec, "0.1", "0.3", steps=2)), n=23).world()

@@ -302,8 +302,6 @@ def test_an_output_of_another_shape_is_refused_in_words(shape: tuple[int, ...]) 
         decide(model, points(4, 3))
 
 
-# Once wrong: `decide` checks the number of rows only. A model with fewer outputs than its declared
-# classes can never be fooled into the missing ones; with one column it always answers class 0.
 @pytest.mark.parametrize("columns", [0, 1, 2, 4])
 def test_an_output_with_another_number_of_classes_is_refused(columns: int) -> None:
     model = loaded(Linear(torch.eye(3)), 3, predict=lambda _: torch.ones(4, columns))
@@ -311,8 +309,6 @@ def test_an_output_with_another_number_of_classes_is_refused(columns: int) -> No
         decide(model, points(4, 3))
 
 
-# Once wrong: the artefact gets the very tensor that is measured afterwards. A network whose first
-# layer works in place (`x.sub_(mean)`) moves the clean batch and the candidate.
 def test_a_model_that_changes_its_input_in_place_changes_no_distance_and_no_batch() -> None:
     def predict(x: Tensor) -> Tensor:
         return x.mul_(0.5)
@@ -358,8 +354,6 @@ def test_survival_of_8_bit_storage_is_that_of_real_storage(box: Box, aimed: bool
     assert 0.05 < expected.double().mean() < 1
 
 
-# Once wrong: without a box (`clip: false`) levels below 0 and above 255 are kept, which no 8-bit
-# storage can do.
 def test_8_bit_storage_has_no_levels_outside_the_box() -> None:
     model = loaded(Linear(torch.tensor([[-1.0], [1.0]]), torch.tensor([0.0, -2.2])), 2)
     x, x_adv = torch.tensor([[0.9]]), torch.tensor([[1.2]])

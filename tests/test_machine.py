@@ -39,7 +39,6 @@ def test_cuda_is_the_first_device_or_an_error() -> None:
 
 @pytest.mark.parametrize(
     "asked",
-    # Once wrong: "²".isdigit() is true and int("²") is not a number: ValueError, exit 3.
     ["gpu", "", "CPU", "cuda0", "cuda:one", "cuda:-1", "cuda:1.5", "mps", "cpu:0", "cuda:²"],
 )
 def test_an_unknown_device_is_named_with_the_known_ones(asked: str) -> None:

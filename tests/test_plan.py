@@ -332,8 +332,6 @@ def test_one_number_written_in_two_ways_is_one_number_and_a_rounded_fraction_is_
     assert len(set(ids.values())) == 3
 
 
-# Once wrong: paths are left out of every id because "the content of the files counts instead", but an
-# attack has no `content`: with another file of patches or weights the old number is reused.
 def test_the_file_that_an_attack_reads_is_part_of_its_id(scene: Scene, folder: Path) -> None:
     spec = attack_spec(nothing, "patch", params=FileParams)
     ids = []
@@ -629,8 +627,6 @@ def test_pins_are_checked_and_a_changed_file_is_refused(scene: Scene, folder: Pa
     assert lines[1].startswith("suite.yaml:7:5: error: datasets.d: sha256: path '")
 
 
-# Once wrong: a pin on an entry whose loader names no file (a factory, a built-in set) is not checked
-# and not refused: the user believes that the model is pinned.
 def test_a_pin_that_pins_nothing_is_refused(scene: Scene, folder: Path) -> None:
     bare = dataclasses.replace(MODEL, content=lambda params, places: {})
     pinned = model("m", folder / "net", sha256="0" * 64)

@@ -152,8 +152,6 @@ def test_a_sample_broken_at_a_smaller_eps_is_not_attacked_again() -> None:
     assert 0 < len(seen) <= 3
 
 
-# Once wrong: a crash at one eps leaves the larger ones without what they are declared to carry, and
-# they are stored as complete under the id of the whole grid.
 def test_a_cell_that_carries_from_a_failed_one_has_no_number() -> None:
     def attack(
         model: Classifier, x: Tensor, y: Tensor, *, budget: Budget, rng: SampleRng
@@ -354,8 +352,6 @@ def scaled(
     return steps_towards(x, y, scale * budget.eps)
 
 
-# Once wrong: `group.split` puts the white-box and the transfer cells of one entry into one group, and
-# the whole group is crafted with the parameters of its first cell.
 def test_defaults_for_transfer_do_not_reach_the_white_box_cell_beside_it() -> None:
     spec = attack_spec(scaled, params=Scaled, when_transferred={"scale": 0.5})
     attack = entry("t", spec, "0.4", source="s")
@@ -370,8 +366,6 @@ def test_defaults_for_transfer_do_not_reach_the_white_box_cell_beside_it() -> No
     assert reach["a"] == pytest.approx(0.2, abs=1e-6)
 
 
-# Once wrong: the white-box cell is crafted on all rows as soon as another model shares its source, so
-# its cost depends on which other cells the suite has.
 def test_the_cost_of_a_white_box_cell_does_not_depend_on_a_transfer_beside_it() -> None:
     spec = attack_spec(fickle)
     attack = entry("t", spec, "0.4", source="s", repeats=4)
@@ -389,8 +383,6 @@ def test_the_cost_of_a_white_box_cell_does_not_depend_on_a_transfer_beside_it() 
     same(table(both.run()[cell.id]), table(alone.run()[cell.id]))
 
 
-# Once wrong: implicit controls of different norms share a name, hence a group, and the group is
-# crafted and judged in the norm of its first cell.
 def test_controls_of_two_norms_at_one_radius_are_two_measurements() -> None:
     attacks = [entry("a", fgsm.SPEC, "0.5"), entry("b", fgsm.SPEC, "0.5", norm="l1")]
     specs = [fgsm.SPEC, uniform_noise.SPEC]
@@ -404,8 +396,6 @@ def test_controls_of_two_norms_at_one_radius_are_two_measurements() -> None:
     assert controls["l1"].l1.max() <= 0.5 + 1e-5
 
 
-# Once wrong: whatever raises while a candidate is judged is blamed on the attack and fails every
-# target of the group.
 def test_a_target_that_refuses_candidates_fails_alone_and_is_named() -> None:
     net = random_linear(1)
     clean = labelled(0).read(range(N))
@@ -462,8 +452,6 @@ def test_targeted_success_is_reaching_the_target(kind: str) -> None:
     assert not (samples.success & samples.adv_correct).any()
 
 
-# Once wrong: nobody compares the target with the model's classes. No sample can be broken towards a
-# class that does not exist: the model comes out 100 % robust.
 def test_a_target_that_the_model_does_not_know_is_refused() -> None:
     def attack(
         model: Classifier, x: Tensor, y: Tensor, *, budget: Budget, rng: SampleRng, target: Tensor
@@ -583,8 +571,6 @@ def overshooting(
     return steps_towards(x, y, 1.0) * (size := 0.2 + 0.8 * rng.uniform((1,))) + x * (1 - size)
 
 
-# Once wrong: the first draw that succeeds at any distance is kept and its sample leaves the work, so a
-# later draw that succeeds within a smaller eps is never made: the smaller eps look too robust.
 def test_repeats_of_a_minimal_norm_attack_break_what_any_draw_breaks_at_that_eps() -> None:
     spec = attack_spec(overshooting, kind="minimal-norm")
     grid = ("0.3", "0.5", "1")
@@ -600,8 +586,6 @@ def test_repeats_of_a_minimal_norm_attack_break_what_any_draw_breaks_at_that_eps
         )
 
 
-# Once wrong: the largest eps is taken from the cells that are still missing, not from the grid. After
-# `--retry-errors`, a kill between two cells, or `-k`, the attack gets another budget than its id says.
 @pytest.mark.parametrize("left", ["0.2", "0.4"])
 def test_a_minimal_norm_cell_does_not_depend_on_which_cells_are_left_to_compute(left: str) -> None:
     def attack(
@@ -629,8 +613,6 @@ def test_a_minimal_norm_cell_does_not_depend_on_which_cells_are_left_to_compute(
         (lambda x: x * float("nan"), "not finite"),
         (lambda x: x + 0.2, "outside the linf ball"),
         (lambda x: x - 1.5, "outside the box"),
-        # Once wrong: a candidate with another number of rows is judged illegal, and then
-        # `_State.update` indexes it with the batch's mask: IndexError, "attack raised".
         (lambda x: x[:1], "returned shape"),
         (lambda x: torch.cat([x, x]), "returned shape"),
     ],
@@ -685,8 +667,6 @@ def test_the_gallery_holds_the_first_broken_samples_as_they_were_judged() -> Non
     )
 
 
-# Once wrong: the judge decides on the candidate clamped into the box, the gallery keeps the candidate
-# as it came: a replay of it is not the point that was judged.
 def test_the_gallery_shows_the_judged_point_where_rounding_left_the_box() -> None:
     def attack(
         model: Classifier, x: Tensor, y: Tensor, *, budget: Budget, rng: SampleRng
