@@ -108,7 +108,7 @@ def _attacked(report: Report, model: LoadedModel, x: Tensor) -> Report:
             found += _of_gradient(gradient)
     elif twin is not None:
         message = f"gradient attacks are skipped: {twin.reason}"
-        advice = "the suite runs its gradient-free `fallback:` instead; see docs/onnx.md"
+        advice = "the suite runs its gradient-free `fallback:` instead (square, or what you name)"
         found.append(_finding(f"twin-{twin.status}", "warning", message, advice))
     needs: tuple[Access, ...] = ("score", "decision")
     return replace(

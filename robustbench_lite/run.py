@@ -79,7 +79,11 @@ def run(path: Path, options: Options, observer: Observer) -> Finished:
             _tell(observer, result)
         status = "finished"
     finally:
-        ended: dict[str, Json] = {"status": status, "ended": _now()}
+        ended: dict[str, Json] = {
+            "status": status,
+            "ended": _now(),
+            "providers": _providers(directory.path, prepared.plan),
+        }
         store.write_json(directory.path / store.MANIFEST, manifest | ended)
     finished = judge_run(directory.path, prepared.suite.gates)
     finished = dataclasses.replace(finished, computed=computed, reused=reused)
@@ -307,6 +311,12 @@ def _manifest(prepared: Prepared, options: Options, device: str, threads: int) -
         ],
         **machine.facts(device, threads),
     }
+
+
+def _providers(path: Path, plan: Plan) -> dict[str, Json]:
+    """Where each model really ran, as its finished cells say."""
+    results = store.load_results(path, plan).values()
+    return {result.cell.model: result.provider for result in results if result.provider}
 
 
 def _now() -> str:

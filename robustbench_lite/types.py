@@ -622,6 +622,7 @@ class Row:
     plugin: str
     source: str
     role: Role
+    kind: Kind
     norm: Norm | None
     eps: Eps | None
     n: int

@@ -287,12 +287,7 @@ class _Work:
 
     def _within(self, outcome: Outcome, cell: Cell) -> Outcome:
         """Rows farther than the cell's eps count as not broken: the clean input stands for them."""
-        norm: Norm | None = cell.norm
-        assert norm is not None
-        eps = _radius(cell)
-        shape = tuple(self.batch.x.shape[1:])
-        limit = eps + norms.tolerance(norm, eps, self.batch.box, shape)
-        far = outcome.legal & ~(getattr(outcome, norm) <= limit)
+        far = outcome.legal & ~(getattr(outcome, str(cell.norm)) <= self._limit(cell))
         clean = self.clean[cell.model]
         return dataclasses.replace(
             outcome,
@@ -302,6 +297,12 @@ class _Work:
             success=outcome.success & ~far,
             survives_uint8=outcome.survives_uint8 & ~far,
         )
+
+    def _limit(self, cell: Cell) -> float:
+        """The cell's eps with the judge's slack."""
+        assert cell.norm is not None
+        eps = _radius(cell)
+        return eps + norms.tolerance(cell.norm, eps, self.batch.box, tuple(self.batch.x.shape[1:]))
 
     def _chunk(self, cell: Cell, state: _State) -> Chunk:
         outcome = state.outcome
@@ -360,6 +361,8 @@ class _Work:
         assert model.differentiable is not None
         with torch.no_grad():
             pred = model.differentiable(state.x_adv).argmax(dim=1)
-        found = (pred != self.batch.y).cpu().numpy() & outcome.legal
+        limit = self._limit(cell)
+        near = outcome.legal & (getattr(outcome, str(cell.norm)) <= limit)
+        found = (pred != self.batch.y).cpu().numpy() & near
         unconfirmed = found & outcome.adv_correct
         return {FOUND_ON_TWIN: int(found.sum()), NOT_CONFIRMED: int(unconfirmed.sum())}

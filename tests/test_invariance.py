@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 
 from robustbench_lite import load_run, plugins
 from robustbench_lite import plan as planning
@@ -15,7 +17,10 @@ from robustbench_lite.execute import cells as execute
 from robustbench_lite.records import COLUMNS
 from robustbench_lite.run import Silence
 from robustbench_lite.store import RunDirectory, open_directory
-from robustbench_lite.types import Part, Places, Plan, Samples, Suite
+from robustbench_lite.types import Part, PartStore, Places, Plan, Samples, Suite
+
+if TYPE_CHECKING:
+    from tests.conftest import Robeval
 
 N = 250
 ATTACKS = """\
@@ -47,7 +52,7 @@ class Prepared:
         *,
         batch_size: int,
         shard: int | None = None,
-        directory: RunDirectory | None = None,
+        directory: PartStore | None = None,
     ) -> dict[str, Samples]:
         """Every cell computed with these settings: cell id -> table."""
         directory = directory or open_directory(folder, "test")
@@ -74,7 +79,9 @@ class Prepared:
 
 
 @pytest.fixture
-def prepared(write_suite, monkeypatch, device) -> Prepared:
+def prepared(
+    write_suite: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, device: torch.device
+) -> Prepared:
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     return Prepared(write_suite(ATTACKS, take=N), str(device))
 
@@ -90,18 +97,20 @@ def differing(one: Mapping[str, Samples], two: Mapping[str, Samples]) -> list[tu
     ]
 
 
-def test_the_same_run_twice_is_bit_equal(prepared, tmp_path) -> None:
+def test_the_same_run_twice_is_bit_equal(prepared: Prepared, tmp_path: Path) -> None:
     first = prepared.run(tmp_path / "a", batch_size=64)
     assert differing(first, prepared.run(tmp_path / "b", batch_size=64)) == []
 
 
-def test_two_parts_are_bit_equal_to_one(prepared, tmp_path) -> None:
+def test_two_parts_are_bit_equal_to_one(prepared: Prepared, tmp_path: Path) -> None:
     whole = prepared.run(tmp_path / "whole", batch_size=25)
     assert differing(whole, prepared.run(tmp_path / "two", batch_size=25, shard=125)) == []
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_batch_size_changes_at_most_rounding(prepared, tmp_path, batch_size) -> None:
+def test_batch_size_changes_at_most_rounding(
+    prepared: Prepared, tmp_path: Path, batch_size: int
+) -> None:
     large = prepared.run(tmp_path / "large", batch_size=1000)
     small = prepared.run(tmp_path / "small", batch_size=batch_size)
     controls = {cell.id for cell in prepared.plan.cells if cell.role == "control"}
@@ -122,41 +131,48 @@ class Killed(Exception):
     """Stands for a kill: raised while a part is being stored."""
 
 
-class Dying(RunDirectory):
-    """A run directory whose process dies after some parts."""
+class Dying:
+    """A store whose process dies after some parts."""
 
-    __slots__ = ("left",)
+    def __init__(self, directory: RunDirectory, left: int) -> None:
+        self._directory = directory
+        self._left = left
+
+    def parts(self, cell_id: str) -> Sequence[Part]:
+        return self._directory.parts(cell_id)
 
     def save_part(self, cell_id: str, part: Part) -> None:
-        if self.left == 0:
+        if self._left == 0:
             raise Killed
-        object.__setattr__(self, "left", self.left - 1)
-        super().save_part(cell_id, part)
+        self._left -= 1
+        self._directory.save_part(cell_id, part)
 
 
 @pytest.mark.parametrize("survived", [0, 1, 4, 9, 15, 22])
-def test_resumed_after_a_kill_is_bit_equal(prepared, tmp_path, survived) -> None:
+def test_resumed_after_a_kill_is_bit_equal(
+    prepared: Prepared, tmp_path: Path, survived: int
+) -> None:
     whole = prepared.run(tmp_path / "whole", batch_size=25, shard=125)
     opened = open_directory(tmp_path / "killed", "test")
-    dying = Dying(opened.path)
-    object.__setattr__(dying, "left", survived)
     with pytest.raises(Killed):
-        prepared.run(tmp_path, batch_size=25, shard=125, directory=dying)
+        prepared.run(tmp_path, batch_size=25, shard=125, directory=Dying(opened, survived))
     assert len(list(opened.path.glob("parts/*/[0-9]*"))) == survived
     resumed = prepared.run(tmp_path, batch_size=25, shard=125, directory=opened)
     assert differing(whole, resumed) == []
 
 
-def test_a_carried_grid_is_the_same_when_only_its_largest_eps_is_left(robeval, write_suite) -> None:
+def test_a_carried_grid_is_the_same_when_only_its_largest_eps_is_left(
+    robeval: Robeval, write_suite: Callable[..., Path]
+) -> None:
     text = "attacks: {pgd: {attack: pgd, norm: linf, eps: [0.02, 0.05], steps: 3}}\n"
     path = write_suite(text)
-    robeval("run", path, "-o", "whole", "-q")
-    robeval("run", path, "-o", "again", "-q")
+    robeval("run", str(path), "-o", "whole", "-q")
+    robeval("run", str(path), "-o", "again", "-q")
     whole = load_run(path.parent / "whole")
     last = next(c for c in whole.plan.cells if c.entry == "pgd" and c.carried)
     again = RunDirectory(path.parent / "again")
     again.forget(last.id)
-    ended = robeval("run", path, "-o", "again", "-q", "--refresh")
+    ended = robeval("run", str(path), "-o", "again", "-q", "--refresh")
     assert "cells: 1 computed" in ended.out
     before, after = whole.samples(last.id), load_run(again.path).samples(last.id)
     assert before is not None
@@ -164,8 +180,12 @@ def test_a_carried_grid_is_the_same_when_only_its_largest_eps_is_left(robeval, w
     assert differing({"x": before}, {"x": after}) == []
 
 
-def test_other_cells_of_a_suite_change_nothing(robeval, write_suite) -> None:
-    one = write_suite("attacks: {p: {attack: pgd, norm: linf, eps: 0.05, steps: 3}}\n", name="one.yaml")
+def test_other_cells_of_a_suite_change_nothing(
+    robeval: Robeval, write_suite: Callable[..., Path]
+) -> None:
+    one = write_suite(
+        "attacks: {p: {attack: pgd, norm: linf, eps: 0.05, steps: 3}}\n", name="one.yaml"
+    )
     many = write_suite(
         "attacks:\n"
         "  a: {attack: fgsm, norm: linf, eps: [0.01, 0.05]}\n"
@@ -173,8 +193,8 @@ def test_other_cells_of_a_suite_change_nothing(robeval, write_suite) -> None:
         "  z: {attack: sign-noise, norm: linf, eps: 0.3}\n",
         name="many.yaml",
     )
-    robeval("run", one, "-o", "one", "-q")
-    robeval("run", many, "-o", "many", "-q", "--refresh")
+    robeval("run", str(one), "-o", "one", "-q")
+    robeval("run", str(many), "-o", "many", "-q", "--refresh")
     tables = []
     for name in ("one", "many"):
         stored = load_run(one.parent / name)

@@ -44,9 +44,7 @@ def imported(path: Path) -> set[str]:
             base = package[: len(package) - node.level + 1] if node.level else ()
             module = (*base, *(node.module.split(".") if node.module else ()))
             names = [(*module, alias.name) for alias in node.names]
-        found |= {
-            name[1] for name in names if name[0] == "robustbench_lite" and len(name) > 1
-        }
+        found |= {name[1] for name in names if name[0] == "robustbench_lite" and len(name) > 1}
     return found
 
 

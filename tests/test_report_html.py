@@ -306,6 +306,7 @@ def _row(attack: str, radius: str, rate: Rate | None) -> Row:
         plugin=attack,
         source=of.model,
         role="attack",
+        kind=of.kind,
         norm=of.norm,
         eps=of.eps,
         n=10,

@@ -132,7 +132,7 @@ def test_markdown_says_verdict_gates_cells_and_findings(run: FakeRun) -> None:
     assert text.startswith("# ✕ FAIL: suite\n")
     assert told.verdict is not None
     assert "below the floor of 50 %" in text
-    assert "**warning** odd look" in text
+    assert "**warning** odd. To do: look." in text
     assert text.count("| undefended | test | pgd |") == 4
 
 

@@ -119,7 +119,7 @@ def _findings(findings: Sequence[Finding]) -> list[str]:
     if not findings:
         return []
     items = [
-        f"- **{finding.severity}** {escaped(finding.message)} {escaped(finding.advice)}".rstrip()
+        f"- **{finding.severity}** {escaped(finding.message)}. To do: {escaped(finding.advice)}."
         for finding in findings
     ]
     return ["## Findings", "\n".join(items)]

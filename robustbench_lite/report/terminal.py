@@ -83,7 +83,8 @@ def lines(run: FinishedRun) -> list[str]:
         found += [left, ""]
     for finding in summary.findings:
         if finding.severity != "note":
-            found.append(plain(f"{finding.severity}: {finding.message} {finding.advice}".rstrip()))
+            found.append(plain(f"{finding.severity}: {finding.message}"))
+            found.append(plain(f"  help: {finding.advice}"))
     sentence = run.verdict.sentence if run.verdict else "This run was not judged."
     found.append(plain(f"verdict: {overall(run.verdict)}: {sentence}"))
     found.append(f"report: {_where(run)}")

@@ -12,11 +12,15 @@ from torch import Tensor
 from robustbench_lite import AttackSpec, Budget, Classifier, SampleRng, hookimpl
 
 
-def out_of_ball(model: Classifier, x: Tensor, y: Tensor, *, budget: Budget, rng: SampleRng) -> Tensor:
+def out_of_ball(
+    model: Classifier, x: Tensor, y: Tensor, *, budget: Budget, rng: SampleRng
+) -> Tensor:
     return (x + 1.01 * budget.eps * (0.5 - x).sign()).clamp(0, 1)
 
 
-def out_of_box(model: Classifier, x: Tensor, y: Tensor, *, budget: Budget, rng: SampleRng) -> Tensor:
+def out_of_box(
+    model: Classifier, x: Tensor, y: Tensor, *, budget: Budget, rng: SampleRng
+) -> Tensor:
     return x - budget.eps
 
 
@@ -24,7 +28,9 @@ def nan(model: Classifier, x: Tensor, y: Tensor, *, budget: Budget, rng: SampleR
     return x * float("nan")
 
 
-def wrong_shape(model: Classifier, x: Tensor, y: Tensor, *, budget: Budget, rng: SampleRng) -> Tensor:
+def wrong_shape(
+    model: Classifier, x: Tensor, y: Tensor, *, budget: Budget, rng: SampleRng
+) -> Tensor:
     return x.flatten(1)
 
 
@@ -46,7 +52,9 @@ def raises(model: Classifier, x: Tensor, y: Tensor, *, budget: Budget, rng: Samp
     raise ZeroDivisionError("the attack gave up")
 
 
-def global_rng(model: Classifier, x: Tensor, y: Tensor, *, budget: Budget, rng: SampleRng) -> Tensor:
+def global_rng(
+    model: Classifier, x: Tensor, y: Tensor, *, budget: Budget, rng: SampleRng
+) -> Tensor:
     noise = torch.rand_like(x) + random.random() + float(np.random.rand())  # noqa: NPY002
     return (x + budget.eps * (noise - 1.5).clamp(-1, 1)).clamp(0, 1)
 

@@ -8,11 +8,17 @@ from collections.abc import Iterable
 from robustbench_lite import AttackSpec, hookimpl
 
 from . import (
+    cw,
+    ddn,
+    deepfool,
+    fab,
     fgsm,
+    fmn,
     gaussian_noise,
     pgd,
     random_pixel,
     salt_and_pepper,
+    sigma_zero,
     sign_noise,
     single_pixel,
     square,
@@ -26,6 +32,12 @@ def robeval_attacks() -> Iterable[AttackSpec]:
     return (
         fgsm.SPEC,
         pgd.SPEC,
+        deepfool.SPEC,
+        cw.SPEC,
+        ddn.SPEC,
+        fmn.SPEC,
+        fab.SPEC,
+        sigma_zero.SPEC,
         square.SPEC,
         single_pixel.SPEC,
         uniform_noise.SPEC,
