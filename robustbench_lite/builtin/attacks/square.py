@@ -1,0 +1,168 @@
+"""Square: random search with windows that shrink, on scores alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from robustbench_lite import AttackSpec, Budget, Classifier, Cost, Params
+
+from .goal import Goal, goal_of
+from .square_l2 import bumps, moved
+from .square_linf import recoloured, stripes
+from .square_windows import as_images, share
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from robustbench_lite import SampleRng
+
+DRAWN_AHEAD = 50
+"""Moves whose random numbers are drawn at once; a constant, so that nothing depends on it."""
+
+
+class SquareParams(Params):
+    """Parameters of `square`."""
+
+    queries: int = Field(
+        default=5000,
+        ge=1,
+        description="points tried per sample; 5000 is AutoAttack's standard, the paper's is 10,000",
+    )
+    p_init: float = Field(
+        default=0.8,
+        gt=0,
+        le=1,
+        description="share of the image that the first window covers; the paper's is 0.05 (linf) "
+        "and 0.1 (l2), 0.8 is AutoAttack's",
+    )
+    rescale_schedule: bool = Field(
+        default=True,
+        description="windows shrink over the queries there are; false: as for 10,000 of them, the "
+        "AutoAttack standard",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Survivors:
+    """The m samples not broken yet and the best point of each.
+
+    `index`: int64 [m], places in the batch. `x`, `best`: [m, c, h, w]. `value`: margin at `best`,
+    [m]. `chances`: random numbers of the moves to come, [m, DRAWN_AHEAD, 5 + c].
+    """
+
+    index: Tensor
+    x: Tensor
+    goal: Goal
+    best: Tensor
+    value: Tensor
+    chances: Tensor
+
+    def rows(self, index: Tensor) -> _Survivors:
+        return _Survivors(
+            self.index[index],
+            self.x[index],
+            self.goal.rows(index),
+            self.best[index],
+            self.value[index],
+            self.chances[index],
+        )
+
+    def having_seen(self, point: Tensor, value: Tensor, broken: Tensor) -> _Survivors:
+        from robustbench_lite import norms
+
+        better = broken | (value > self.value)
+        best = point.where(norms.per_sample(better, point), self.best)
+        return replace(self, best=best, value=value.where(better, self.value))
+
+    def at_move(self, number: int, rng: SampleRng) -> _Survivors:
+        """With the random numbers of move `number` in `chances`, whoever is still there."""
+        if number % DRAWN_AHEAD:
+            return self
+        shape = (DRAWN_AHEAD, 5 + self.x.shape[1])
+        return replace(self, chances=rng.rows(self.index).uniform(shape))
+
+
+def square(
+    model: Classifier,
+    x: Tensor,
+    y: Tensor,
+    *,
+    budget: Budget,
+    rng: SampleRng,
+    target: Tensor | None = None,
+    queries: int = 5000,
+    p_init: float = 0.8,
+    rescale_schedule: bool = True,
+) -> Tensor:
+    """The point of highest margin that random search finds: float32 [n, *shape].
+
+    The first point is x with vertical stripes of +-eps (linf) or a grid of bumps (l2); every other
+    one changes a random window of the best point so far and is kept if the margin grows. A sample
+    that is broken leaves at once, one that is misclassified (or at its target) from the beginning
+    is returned as it came. The margin is the loss for targeted runs too, where the paper takes
+    the cross-entropy. An input [h, w] is an image of one channel, one that is no image a strip of
+    height 1.
+
+    Andriushchenko, Croce, Flammarion, Hein, "Square Attack: a query-efficient black-box
+    adversarial attack via random search", ECCV 2020, algorithms 1 to 3.
+    """
+    from robustbench_lite import losses
+
+    if not x.shape[0]:
+        return x.clone()
+    goal = goal_of(y, target)
+    margin = losses.resolve(goal.objective("margin"))
+    start, move = (stripes, recoloured) if budget.norm == "linf" else (bumps, moved)
+    x_adv = as_images(x).clone()
+    alive = _unbroken(model, x, goal)
+    for query in range(queries):
+        if not alive.index.shape[0]:
+            break
+        if query == 0:
+            point = start(alive.x, budget, rng.rows(alive.index))
+        else:
+            number = query - 1
+            alive = alive.at_move(number, rng)
+            covered = share(number, queries, p_init, rescaled=rescale_schedule)
+            chance = alive.chances[:, number % DRAWN_AHEAD]
+            point = move(alive.x, alive.best, chance, covered, budget)
+        logits = model.rows(alive.index).logits(point.view(-1, *x.shape[1:]))
+        value = margin(logits, alive.goal.labels)
+        broken = alive.goal.reached(logits)
+        alive = alive.having_seen(point, value.where(value.isfinite(), -math.inf), broken)
+        kept = (~broken).nonzero().squeeze(1)  # the only time a query waits for the device
+        if kept.shape[0] < broken.shape[0]:
+            x_adv.index_copy_(0, alive.index, alive.best)
+            alive = alive.rows(kept)
+    return x_adv.index_copy(0, alive.index, alive.best).view_as(x)
+
+
+def _unbroken(model: Classifier, x: Tensor, goal: Goal) -> _Survivors:
+    index = (~goal.reached(model.logits(x))).nonzero().squeeze(1)
+    images = as_images(x[index])
+    nothing = images.new_full((index.shape[0],), -math.inf)
+    return _Survivors(index, images, goal.rows(index), images, nothing, nothing)
+
+
+def _cost(params: Params, shape: tuple[int, ...] | None, classes: int | None) -> Cost:  # noqa: ARG001
+    assert isinstance(params, SquareParams)
+    return Cost(queries=1 + params.queries, gradients=0)
+
+
+SPEC = AttackSpec(
+    name="square",
+    implementation=square,
+    summary="random search with windows that shrink, best point kept",
+    norms=("linf", "l2"),
+    access="score",
+    params=SquareParams,
+    paper="https://arxiv.org/abs/1912.00049",
+    effort="iterative",
+    targeted=True,
+    carries=True,
+    cost=_cost,
+)

@@ -1,0 +1,71 @@
+"""Windows of an image that are drawn per sample, and the schedule of their size."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SCHEDULE_LENGTH = 10_000
+HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+
+
+def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Channels, height and width of a sample: [c, h, w]; [h, w] has one channel.
+
+    Any other shape is a strip of one row and one channel.
+    """
+    if len(shape) == 3:
+        return shape[0], shape[1], shape[2]
+    if len(shape) == 2:
+        return 1, shape[0], shape[1]
+    return 1, 1, math.prod(shape)
+
+
+def as_images(x: Tensor) -> Tensor:
+    """x: [n, *shape] -> [n, c, h, w], shared memory where x is contiguous."""
+    return x.reshape(x.shape[0], *image_shape(tuple(x.shape[1:])))
+
+
+def share(move: int, moves: int, initial: float, *, rescaled: bool) -> float:
+    """Share of the image that window number `move` (from 0) of `moves` covers.
+
+    It starts at `initial` and halves after the paper's numbers of queries, which are meant for
+    10,000 queries; `rescaled` stretches them to `moves`.
+    """
+    place = move * SCHEDULE_LENGTH // moves if rescaled else move
+    halvings = sum(place > after for after in HALVED_AFTER)
+    return initial * 0.5**halvings
+
+
+def window_size(covered: float, height: int, width: int) -> tuple[int, int]:
+    """Height and width of a window over the share `covered` of the image, a square if that fits.
+
+    At least one pixel. Where the square is higher or wider than the image it gets longer instead.
+    """
+    area = covered * height * width
+    side = math.sqrt(area)
+    if min(height, width) < side:
+        short = min(height, width)
+        long = _at_least_one(area / short)
+        return (short, long) if height < width else (long, short)
+    return _at_least_one(side), _at_least_one(side)
+
+
+def places(chance: Tensor, size: tuple[int, int], height: int, width: int) -> Tensor:
+    """Flat pixel positions of one window per row, int64 [n, size[0] * size[1]].
+
+    chance: float32 [n, 2] in [0, 1), from which its upper left corner is drawn uniformly.
+    """
+    import torch
+
+    rows, columns = (torch.arange(length, device=chance.device) for length in size)
+    top = (chance[:, :1] * (height - size[0] + 1)).long()
+    left = (chance[:, 1:] * (width - size[1] + 1)).long()
+    return top * width + left + (rows[:, None] * width + columns).flatten()
+
+
+def _at_least_one(length: float) -> int:
+    return max(1, round(length))
