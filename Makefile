@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint check suites slow schema clean
+.PHONY: demo test lint check suites slow clean
 
 demo: $(VENV)/.installed
 	$(BIN)/robeval run suites/quickstart.yaml
@@ -17,7 +17,7 @@ lint: $(VENV)/.tested
 	$(BIN)/pre-commit run --all-files --show-diff-on-failure
 
 check: $(VENV)/.tested
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 suites: $(VENV)/.tested
 	PATH="$(CURDIR)/$(BIN):$$PATH" tools/check_quickstart.sh
