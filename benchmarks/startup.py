@@ -1,6 +1,6 @@
 """Start-up time of the command line, each command in fresh processes, as a ratio to bare Python.
 
-    python benchmarks/startup.py [--repeats 5]
+python benchmarks/startup.py [--repeats 5]
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     repeats = parser.parse_args().repeats
-    rounds = [{name: seconds(command) for name, command in COMMANDS.items()} for _ in range(repeats)]
+    rounds = [
+        {name: seconds(command) for name, command in COMMANDS.items()} for _ in range(repeats)
+    ]
     bare = statistics.median(times["python -c pass"] for times in rounds)
     print("| command | seconds (median) | ratio to python |\n|---|---|---|")
     for name in COMMANDS:
