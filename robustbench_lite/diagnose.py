@@ -123,8 +123,34 @@ def findings(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> tuple[
             for rule in _RULES
             if rule.applies(result.observed)
         ]
+    found += _without_gradients(cells, results)
     found += _twins(cells, results)
     return tuple(found)
+
+
+def _without_gradients(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> list[Finding]:
+    """Gradient attacks that a gradient-free one stands in for."""
+    replaced = {(cell.fallback_for, cell.model, cell.dataset): cell for cell in cells}
+    found: dict[tuple[str, str], Finding] = {}
+    for cell in cells:
+        result = results.get(cell.id)
+        instead = replaced.get((cell.entry, cell.model, cell.dataset))
+        if result is None or result.status != "skipped" or instead is None:
+            continue
+        found[cell.entry, cell.model] = Finding(
+            id="no-gradients",
+            severity="warning",
+            message=(
+                f"'{cell.entry}' on '{cell.model}' was skipped and '{instead.attack}' ran instead:"
+                f" {result.reason}"
+            ),
+            advice=(
+                "a worst case without a gradient attack says less than it seems; add a transfer"
+                " attack from a `source:` that has gradients"
+            ),
+            cells=(cell.id, instead.id),
+        )
+    return list(found.values())
 
 
 def _twins(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> list[Finding]:

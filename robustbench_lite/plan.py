@@ -225,7 +225,7 @@ class _Planner:
             if spec.kind == "minimal-norm":
                 identity |= {"reach": str(grid[-1].value)}
             if fallback_for is not None:  # it may be spared, where its like in the suite may not
-                identity |= {"fallback_for": fallback_for}
+                identity |= {"fallback": True}
             cell_id = self._id(identity)
             self.arguments[cell_id] = entry.params
             yield Cell(

@@ -62,7 +62,9 @@ class Lines(Silent):
             self._write(f"... {describe(cell)}: {done} of {total} samples, {robust} robust")
 
     def finished(self, result: CellResult) -> None:
-        """Print the cell's line."""
+        """Print the cell's line; a stand-in that was not needed has none."""
+        if result.cell.fallback_for and result.status == "skipped":
+            return
         self._count += 1
         self._write(f"[{self._count}] {line(result)}")
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Collection
+import math
+from collections.abc import Callable, Collection
 
 import torch
+from torch import Tensor
 
 from .access import BatchMemory
 from .errors import EnvironmentProblem, ModelError, NothingSelected, RobevalError
@@ -37,6 +39,17 @@ def too_few_classes(selected: Selected, name: str, model: LoadedModel) -> Failur
         f" {model.num_classes - 1}; use the model's own data or labels",
         environment=True,
     )
+
+
+def _verified(verify: Callable[[Tensor], Parity], x: Tensor) -> Parity:
+    """The parity on x, on fewer samples where memory is short; a check that fails is a reason."""
+    try:
+        return verify(x)
+    except Exception as problem:  # noqa: BLE001  (a plug-in's check may raise anything)
+        if out_of_memory(problem) and len(x) > 1:
+            return _verified(verify, x[::2])
+        reason = f"its twin could not be checked: {type(problem).__name__}: {problem}"
+        return Parity(difference=math.nan, tolerance=math.nan, agreement=math.nan, reason=reason)
 
 
 class Stock:
@@ -147,7 +160,7 @@ class Stock:
                 selected.shape, -reach, reach
             )
             noisy = (batch.x + noise).clamp(batch.box.low, batch.box.high)
-            self._parities[key] = model.verify(torch.cat([batch.x, noisy]))
+            self._parities[key] = _verified(model.verify, torch.cat([batch.x, noisy]))
         return self._parities[key]
 
     def forget(self, name: str) -> None:

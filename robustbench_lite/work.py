@@ -363,6 +363,6 @@ class _Work:
             pred = model.differentiable(state.x_adv).argmax(dim=1)
         limit = self._limit(cell)
         near = outcome.legal & (getattr(outcome, str(cell.norm)) <= limit)
-        found = (pred != self.batch.y).cpu().numpy() & near
+        found = (pred != self.batch.y).cpu().numpy() & near & self.clean[cell.model].clean_correct
         unconfirmed = found & outcome.adv_correct
         return {FOUND_ON_TWIN: int(found.sum()), NOT_CONFIRMED: int(unconfirmed.sum())}

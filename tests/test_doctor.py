@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -14,15 +16,22 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 from torch import nn
 
-from robustbench_lite import LoadedModel, ModelSpec, NoParams, Params, hookimpl
+from robustbench_lite import LoadedModel, ModelSpec, NoParams, Params, Parity, hookimpl
 from robustbench_lite.builtin import models as builtin_models
-from robustbench_lite.doctor import Report, examine
+from robustbench_lite.builtin.models import onnx_twin
+from robustbench_lite.builtin.models.twin import Twin, convert
+from robustbench_lite.checkup import Report
+from robustbench_lite.doctor import examine
 from robustbench_lite.plugins import Registry, build
+from tests.onnx_zoo import EMBEDDED, branching
+
+if TYPE_CHECKING:
+    from tests.conftest import Robeval
 
 KEYS = {
     *("path", "format", "sha256", "bytes", "loadable", "runs", "inputs", "outputs", "opset"),
     *("providers", "output_kind", "deterministic", "batch_dependent", "num_classes"),
-    *("seconds_per_sample", "findings", "problem"),
+    *("seconds_per_sample", "twin", "gradient", "attacks", "findings", "problem"),
 }
 WEIGHTS = np.random.default_rng(1).normal(size=(6, 3)).astype(np.float32)
 
@@ -128,7 +137,7 @@ def test_a_random_file_is_found(tmp_path: Path, registry: Registry) -> None:
     ]
     report = look(graph(tmp_path / "m.onnx", *nodes), registry)
     assert (report.deterministic, report.batch_dependent) == (False, None)
-    assert ids(report) == ["random-output"]
+    assert ids(report) == ["random-output", "twin-refused"]
 
 
 def test_noise_below_the_tolerance_is_no_randomness(tmp_path: Path, registry: Registry) -> None:
@@ -299,3 +308,163 @@ def test_the_embedded_networks_are_in_good_health(name: str, registry: Registry)
         pytest.skip(f"{name} is not trained yet")
     report = look(path, registry)
     assert (report.runs, report.findings, report.num_classes) == (True, (), 10)
+
+
+# ---------------------------------------------------------------- the twin
+
+
+def test_the_twin_of_a_sound_file_is_reported(registry: Registry) -> None:
+    report = look(EMBEDDED, registry)
+    assert report.twin is not None
+    assert (report.twin.status, report.twin.reason, report.twin.head) == ("ok", "", "logits")
+    assert report.twin.operators == {"Relu": 3, "Conv": 2, "Gemm": 2, "Flatten": 1}
+    assert report.twin.difference is not None
+    assert report.twin.tolerance is not None
+    assert 0 <= report.twin.difference <= report.twin.tolerance
+    assert (report.twin.agreement, report.twin.samples) == (1.0, 8)
+    assert report.attacks == ("gradient", "score", "decision")
+    text = "\n".join(report.lines())
+    assert "8: 3 Relu, 2 Conv, 2 Gemm, 1 Flatten" in text
+    assert "100.0% equal decisions on 8 uniform inputs" in text
+    assert "gradient, score, decision" in text
+
+
+def test_the_norm_of_a_linear_files_gradient_is_that_of_its_weights(
+    tmp_path: Path, registry: Registry
+) -> None:
+    report = look(graph(tmp_path / "m.onnx"), registry)
+    assert report.gradient is not None
+    pairs = [WEIGHTS[:, a] - WEIGHTS[:, b] for a in range(3) for b in range(a)]
+    norms = [float(np.linalg.norm(pair)) for pair in pairs]
+    assert min(abs(report.gradient.norm - norm) for norm in norms) < 1e-5
+    assert (report.gradient.broken, report.gradient.zero, report.gradient.samples) == (0, 0, 8)
+    assert 0 < report.gradient.seconds_per_sample < 10
+
+
+def test_a_softmax_that_was_taken_out_is_named(tmp_path: Path, registry: Registry) -> None:
+    report = look(graph(tmp_path / "m.onnx", helper.make_node("Softmax", ["z"], ["y"])), registry)
+    assert report.twin is not None
+    assert (report.twin.status, report.twin.head) == ("ok", "softmax")
+    assert "the final softmax" in "\n".join(report.lines())
+
+
+def test_a_twin_that_is_refused_leaves_the_other_families(
+    tmp_path: Path, registry: Registry
+) -> None:
+    report = look(branching(tmp_path / "m.onnx"), registry)
+    assert (report.runs, report.problem) == (True, None)
+    assert report.twin is not None
+    assert report.twin.status == "refused"
+    assert "operator If (node 'choose')" in report.twin.reason
+    assert report.attacks == ("score", "decision")
+    assert report.gradient is None
+    assert ids(report) == ["twin-refused"]
+    assert "fallback" in report.findings[0].advice
+    told = json.loads(json.dumps(report.as_json()))
+    assert told["twin"]["status"] == "refused"
+    assert told["twin"]["operators"] == {}
+    assert told["twin"]["difference"] is None
+    assert "score, decision (not gradient)" in "\n".join(report.lines())
+
+
+@pytest.mark.parametrize("far", [3.0, math.nan])
+def test_a_twin_that_is_not_the_file_is_reported_with_its_figures(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, far: float
+) -> None:
+    def wrong(*given: object, **named: object) -> Twin:
+        twin = convert(*given, **named)  # type: ignore[arg-type]  # what the loader passes
+        next(buffer for buffer in twin.buffers() if buffer.shape == (10,))[0] += far
+        return twin
+
+    monkeypatch.setattr(onnx_twin, "convert", wrong)
+    report = look(EMBEDDED, registry)
+    assert report.twin is not None
+    assert report.twin.status == "parity-failed"
+    assert "differs from the file by" in report.twin.reason
+    assert report.attacks == ("score", "decision")
+    assert ids(report) == ["twin-parity-failed"]
+    told = json.loads(json.dumps(report.as_json(), allow_nan=False))["twin"]
+    assert told["difference"] == (None if math.isnan(far) else pytest.approx(far, abs=1e-4))
+    assert told["tolerance"] < 0.01
+
+
+def test_gradients_that_show_nothing_are_found(tmp_path: Path, registry: Registry) -> None:
+    flat = look(graph(tmp_path / "m.onnx", helper.make_node("Round", ["z"], ["y"])), registry)
+    assert flat.gradient is not None
+    assert flat.gradient.zero == 8
+    assert ids(flat) == ["zero-gradient"]
+    nodes = [
+        helper.make_node("Sub", ["z", "z"], ["zero"]),
+        helper.make_node("Sqrt", ["zero"], ["root"]),
+        helper.make_node("Add", ["z", "root"], ["y"]),
+    ]
+    broken = look(graph(tmp_path / "m.onnx", *nodes), registry)
+    assert broken.gradient is not None
+    assert broken.gradient.broken == 8
+    assert "broken-gradient" in ids(broken)
+    assert broken.as_json()["gradient"] == {
+        "norm": None,
+        "seconds_per_sample": broken.gradient.seconds_per_sample,
+        "broken": 8,
+        "zero": 0,
+        "samples": 8,
+    }
+
+
+def test_a_torch_file_needs_no_twin(networks: Path, registry: Registry) -> None:
+    path = networks / "w.safetensors"
+    save_file(nn.Linear(6, 3).state_dict(), path)
+    report = look(path, registry, factory="doctor_nets:linear")
+    assert report.twin is None
+    assert report.gradient is not None
+    assert report.attacks == ("gradient", "score", "decision")
+
+
+def test_a_stand_in_of_someone_else_whose_check_breaks_is_not_used(tmp_path: Path) -> None:
+    (tmp_path / "m.toy").write_text("toy")
+
+    def verify(x: torch.Tensor) -> Parity:
+        raise KeyError("session")
+
+    toy = LoadedModel(
+        predict=lambda x: x.flatten(1)[:, :2],
+        differentiable=nn.Flatten(),
+        num_classes=2,
+        input_shape=(1, 2, 1),
+        output="logits",
+        device="cpu",
+        provider="toy",
+        verify=verify,
+    )
+    report = look(tmp_path / "m.toy", build([_Strangers(toy)]))
+    assert report.twin is not None
+    assert report.twin.status == "parity-failed"
+    assert "KeyError: 'session'" in report.twin.reason
+    assert report.attacks == ("score", "decision")
+
+
+def test_a_gradient_that_cannot_be_computed_is_a_finding(tmp_path: Path) -> None:
+    (tmp_path / "m.toy").write_text("toy")
+    toy = LoadedModel(
+        predict=lambda x: x.flatten(1)[:, :2],
+        differentiable=nn.Linear(7, 2),
+        num_classes=2,
+        input_shape=(1, 2, 1),
+        output="logits",
+        device="cpu",
+        provider="toy",
+    )
+    report = look(tmp_path / "m.toy", build([_Strangers(toy)]))
+    assert (report.runs, report.gradient, ids(report)) == (True, None, ["no-gradient"])
+    assert report.attacks == ("score", "decision")
+
+
+def test_the_command_tells_of_the_twin(robeval: Robeval, tmp_path: Path) -> None:
+    ended = robeval("doctor", str(branching(tmp_path / "m.onnx")), "--json")
+    told = json.loads(ended.out)
+    assert ended.code == 0
+    assert {"loadable", "runs", "twin", "providers", "inputs", "outputs", "findings"} <= set(told)
+    assert (told["twin"]["status"], told["attacks"]) == ("refused", ["score", "decision"])
+    ended = robeval("doctor", str(EMBEDDED))
+    assert ended.code == 0
+    assert "twin:              ok" in ended.out

@@ -118,7 +118,7 @@ def read_attack(
         section.note("source", f"unknown model '{source}'", *helps)
     target = _target(section, spec)
     repeats = section.integer("repeats", least=1) or 1
-    fallback = _fallback(section, shop)
+    fallback = _fallback(section, shop, norm)
     params = _params(section, "attack", spec, shop)
     if spec is None or norm is None or params is None or len(section.problems.found) > before:
         return None
@@ -147,7 +147,7 @@ def read_attack(
     return entry, resolved
 
 
-def _fallback(section: Section, shop: Shop) -> str | None:
+def _fallback(section: Section, shop: Shop, norm: Norm | None) -> str | None:
     """The gradient-free attack that stands by, or "off"."""
     name = section.text("fallback")
     if name is None or name == OFF:
@@ -156,9 +156,14 @@ def _fallback(section: Section, shop: Shop) -> str | None:
         section.note("fallback", missing(shop.registry, "attack", name))
         return name
     known = {name: each.spec for name, each in shop.registry.attacks.items()}
-    free = [n for n, spec in known.items() if spec.access != "gradient" and spec.role == "attack"]
+    free = [
+        each
+        for each, spec in known.items()
+        if spec.access != "gradient" and spec.role == "attack" and norm in {*spec.norms, None}
+    ]
     if name not in free:
-        message = f"'{name}' is no gradient-free attack"
+        norms = listed(known[name].norms)
+        message = f"'{name}' is no gradient-free attack for {norm} (its norms: {norms})"
         section.note("fallback", message, f"expected {OFF} or one of {listed(free)}")
     return name
 
