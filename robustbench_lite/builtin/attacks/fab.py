@@ -46,6 +46,11 @@ class FabParams(Params):
         default=0.9, gt=0, lt=1, description="share of the distance kept after a broken point"
     )
     search_steps: int = Field(default=3, ge=0, description="points of the final line search")
+    enough: float = Field(
+        default=0.0,
+        ge=0,
+        description="a sample with a point this near is left out of the runs that follow",
+    )
 
 
 def fab(
