@@ -1,0 +1,53 @@
+"""The documentation tells what is there: generated pages are current, examples in it are valid."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.conftest import Robeval
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
+SUITE = re.compile(r"```yaml\n((?:#[^\n]*\n)?schema: 1\n.*?)```", re.DOTALL)
+
+
+def test_the_table_of_attacks_is_current() -> None:
+    command = [sys.executable, str(ROOT / "tools" / "attack_table.py"), "--check"]
+    ended = subprocess.run(command, cwd=ROOT, check=False)
+    assert ended.returncode == 0, "run python tools/attack_table.py"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_whole_suites_in_the_pages_are_valid(page: Path, tmp_path: Path, robeval: Robeval) -> None:
+    for number, text in enumerate(SUITE.findall(page.read_text(encoding="utf-8"))):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(text, encoding="utf-8")
+        ended = robeval("validate", str(path))
+        # files that a user brings are not there; everything else must be right
+        assert ended.code in {0, 7}, ended.err
+        if ended.code == 7:
+            assert "there is no file" in ended.err or "cannot be found" in ended.err, ended.err
+
+
+def test_every_exit_code_of_the_readme_is_in_the_help(robeval: Robeval) -> None:
+    rows = re.findall(
+        r"^\| (\d+) \| ", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert rows == [str(code) for code in range(9)]
+    shown = robeval("--help").out
+    for code in rows:
+        assert re.search(rf"^ *{code} ", shown, re.MULTILINE), code
