@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from robustbench_lite import losses
 from robustbench_lite.errors import PluginError
@@ -109,6 +110,65 @@ def test_targeted_losses() -> None:
     assert torch.allclose(losses.targeted("margin")(logits, target), -torch.tensor(others).float())
     assert torch.equal(losses.targeted(lambda z, t: z[:, 0] * 0 + t)(logits, target), -target)
     assert own.shape == (200,)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_log_odds_rise_with_cross_entropy_in_its_direction(classes: int) -> None:
+    logits, y = logits_and_labels(classes)
+    leaf = logits.double().requires_grad_(True)
+    odds, entropy = losses.log_odds(leaf, y), losses.cross_entropy(leaf, y)
+    torch.testing.assert_close(odds.sigmoid(), 1 - (-entropy).exp())
+    (found,) = torch.autograd.grad(odds.sum(), leaf)
+    (paper,) = torch.autograd.grad(entropy.sum(), leaf)
+    same = functional.cosine_similarity(found, paper, dim=1)
+    torch.testing.assert_close(same, torch.ones_like(same))
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_rescaled_cross_entropy_knows_no_scale_and_is_the_papers_at_a_gap_of_8(
+    classes: int,
+) -> None:
+    clean, y = logits_and_labels(classes)
+    now, _ = logits_and_labels(classes, seed=1)
+    expected = losses.rescaled_cross_entropy(clean)(now, y)
+    for scale in (2.0**13, 2.0**-3):
+        scaled = losses.rescaled_cross_entropy(clean * scale)(now * scale, y)
+        assert torch.equal(scaled, expected)
+    saturated = (1e4 * now).requires_grad_(True)
+    value = losses.rescaled_cross_entropy(1e4 * clean)(saturated, y)
+    torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-4)
+    (grad,) = torch.autograd.grad(value.sum(), saturated)
+    assert bool((grad.abs().sum(dim=1) > 0).all())
+
+    gap = clean.topk(min(3, classes), dim=1).values
+    unit = 8 / (gap[:, :1] - gap[:, -1:])
+    torch.testing.assert_close(losses.log_odds(now * unit, y), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_rescaled_cross_entropy_of_equal_logits_is_finite() -> None:
+    clean, y = logits_and_labels(10)
+    logits = clean.clone().requires_grad_(True)
+    value = losses.rescaled_cross_entropy(torch.zeros_like(clean))(logits, y)
+    (grad,) = torch.autograd.grad(value.sum(), logits)
+    assert bool(value.isfinite().all())
+    assert bool(grad.isfinite().all())
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 10])
+def test_targeted_dlr_is_the_papers_from_four_classes_and_the_margin_below(classes: int) -> None:
+    logits, target = logits_and_labels(classes)
+    y = logits.argmax(dim=1)
+    target = torch.where(target == y, (target + 1) % classes, target)
+    values = []
+    for row, t in zip(logits.double().numpy(), target.tolist(), strict=True):
+        falling = np.sort(row)[::-1]
+        width = falling[0] - (falling[2] + falling[3]) / 2 if classes >= 4 else 1.0
+        values.append((row[t] - falling[0]) / width)
+    found = losses.targeted("dlr")(logits, target)
+    np.testing.assert_allclose(found, values, rtol=2e-5, atol=1e-6)
+    leaf = logits.requires_grad_(True)
+    (grad,) = torch.autograd.grad(losses.targeted_dlr(leaf, target).sum(), leaf)
+    assert bool((grad.abs().sum(dim=1) > 0).all())  # three classes: a ratio would be flat
 
 
 def test_resolve_takes_a_name_or_a_function() -> None:

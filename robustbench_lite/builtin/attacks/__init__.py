@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from robustbench_lite import AttackSpec, hookimpl
 
 from . import (
+    apgd,
+    autoattack,
     cw,
     ddn,
     deepfool,
@@ -15,6 +17,7 @@ from . import (
     fgsm,
     fmn,
     gaussian_noise,
+    mi_fgsm,
     nes,
     one_pixel,
     pgd,
@@ -36,6 +39,9 @@ def robeval_attacks() -> Iterable[AttackSpec]:
     return (
         fgsm.SPEC,
         pgd.SPEC,
+        apgd.SPEC,
+        autoattack.SPEC,
+        mi_fgsm.SPEC,
         deepfool.SPEC,
         cw.SPEC,
         ddn.SPEC,

@@ -105,7 +105,8 @@ def fab(
                     point = stride(some, point, rivals[index])
                     margin, broken = some.judged(some.model.logits(point))
                     known = known.having_seen(point, margin, broken)
-                    point = _pulled_back(some.x, point, broken, beta)
+                    # also where it is not clear enough to be an answer: else it stays there
+                    point = _pulled_back(some.x, point, margin > 0, beta)
                 nearest = nearest.put(index, known)
         return _line_search(task, nearest, search_steps)
 

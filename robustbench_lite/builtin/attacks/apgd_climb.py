@@ -1,0 +1,227 @@
+"""The ascent of APGD in linf and l2: momentum, and steps that halve where they stop paying."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol, Self
+
+from robustbench_lite import Budget
+
+from .ball import TINY, on_sphere
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from robustbench_lite import SampleRng
+
+FIRST_STEP = 2.0  # of eps
+MOMENTUM = 0.75  # weight of the new step, the rest goes to the last move
+STRETCHES = 3
+ENOUGH_RISES = 0.75  # rho: share of the steps since the last checkpoint that must raise the loss
+
+
+class Ascent(Protocol):
+    """One run on m samples. `point`, `best`: [m, *shape]; `best_value`: the loss at `best`, [m]."""
+
+    @property
+    def point(self) -> Tensor:
+        """Where the samples stand."""
+        ...
+
+    @property
+    def best(self) -> Tensor:
+        """The highest point of the run."""
+        ...
+
+    @property
+    def best_value(self) -> Tensor:
+        """The loss there, -inf before anything was seen."""
+        ...
+
+    def rows(self, index: Tensor) -> Self:
+        """The run of the samples `index` (int64 [k])."""
+        ...
+
+    def having_seen(self, value: Tensor, grad: Tensor) -> Self:
+        """Told the loss [m] and its gradient [m, *shape] at `point`."""
+        ...
+
+    def checkpoints(self, steps: int) -> Mapping[int, int]:
+        """Numbers of the steps of a run before which to check -> `interval`."""
+        ...
+
+    def checked(self, interval: int) -> Self:
+        """At a checkpoint, `interval` steps after the last one."""
+        ...
+
+    def moved(self) -> Self:
+        """One step further."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Climb:
+    """An `Ascent` in linf or l2.
+
+    `before`: the point before `point`, None at the start. `grad`, `best_grad`: gradients at
+    `point` and `best`. `value`: loss at `point`. `checked_value`: `best_value` at the last
+    checkpoint; `halved`: whose step was halved there. `length`: of a step, [m]. `rises`: steps
+    since the last checkpoint that raised the loss, [m].
+    """
+
+    budget: Budget
+    x: Tensor
+    point: Tensor
+    before: Tensor | None
+    grad: Tensor
+    value: Tensor
+    best: Tensor
+    best_grad: Tensor
+    best_value: Tensor
+    checked_value: Tensor
+    halved: Tensor
+    length: Tensor
+    rises: Tensor
+
+    def rows(self, index: Tensor) -> Climb:
+        """The run of the samples `index` (int64 [k])."""
+        return Climb(
+            budget=self.budget,
+            x=self.x[index],
+            point=self.point[index],
+            before=None if self.before is None else self.before[index],
+            grad=self.grad[index],
+            value=self.value[index],
+            best=self.best[index],
+            best_grad=self.best_grad[index],
+            best_value=self.best_value[index],
+            checked_value=self.checked_value[index],
+            halved=self.halved[index],
+            length=self.length[index],
+            rises=self.rises[index],
+        )
+
+    def having_seen(self, value: Tensor, grad: Tensor) -> Climb:
+        """Told the loss [m] and its gradient [m, *shape] at `point`."""
+        from robustbench_lite import norms
+
+        better = value > self.best_value
+        everywhere = norms.per_sample(better, grad)
+        return replace(
+            self,
+            grad=grad,
+            value=value,
+            best=self.point.where(everywhere, self.best),
+            best_grad=grad.where(everywhere, self.best_grad),
+            best_value=value.where(better, self.best_value),
+            rises=self.rises + (value > self.value),
+        )
+
+    def checkpoints(self, steps: int) -> Mapping[int, int]:
+        """Numbers of the steps before which to check -> steps since the last checkpoint.
+
+        The first after 22 % of all steps, every next interval shorter by 3 %, none below 6 %.
+        """
+        interval, shorter, shortest = (max(1, int(share * steps)) for share in (0.22, 0.03, 0.06))
+        at, intervals = interval, {}
+        while at < steps:
+            intervals[at] = interval
+            interval = max(shortest, interval - shorter)
+            at += interval
+        return intervals
+
+    def checked(self, interval: int) -> Climb:
+        """Where too few steps raised the loss, or none since the last checkpoint raised the best
+        of an unchanged step: halve the step and go on from the best point.
+        """
+        from robustbench_lite import norms
+
+        stuck = ~self.halved & (self.best_value <= self.checked_value)
+        halved = stuck | (self.rises <= ENOUGH_RISES * interval)
+        everywhere = norms.per_sample(halved, self.point)
+        return replace(
+            self,
+            point=self.best.where(everywhere, self.point),
+            grad=self.best_grad.where(everywhere, self.grad),
+            value=self.best_value.where(halved, self.value),
+            checked_value=self.best_value,
+            halved=halved,
+            length=(self.length / 2).where(halved, self.length),
+            rises=self.rises.new_zeros(self.rises.shape),
+        )
+
+    def moved(self) -> Climb:
+        """A step, projected, then averaged with the last move and projected again."""
+        from robustbench_lite import norms
+
+        point, budget = self.point, self.budget
+        step = norms.per_sample(self.length, point) * norms.steepest(self.grad, budget.norm)
+        ahead = legal(point + step, self.x, budget)
+        if self.before is not None:
+            mixed = point + MOMENTUM * (ahead - point) + (1 - MOMENTUM) * (point - self.before)
+            ahead = legal(mixed, self.x, budget)
+        return replace(self, point=ahead, before=point)
+
+
+def legal(x_adv: Tensor, x: Tensor, budget: Budget) -> Tensor:
+    """`x_adv` [m, *shape] brought to the nearest point of ball and box together.
+
+    In l2 that is x + clamp(s * delta) for the largest s <= 1 per row that stays in the ball. A
+    point scaled to the ball and then cut to the box falls short of it, by much on images whose
+    pixels lie on the faces of the box; each of the `STRETCHES` spends what the last cut removed on
+    the components that can still move, and none leaves the ball.
+    """
+    from robustbench_lite import norms
+
+    if budget.norm == "linf":
+        return norms.clip(x_adv, x, budget)
+    delta = x_adv - x
+    room = (budget.box.high - x).where(delta > 0, x - budget.box.low)
+    size = delta.abs()
+    scale = (budget.eps / norms.distance(delta, "l2")).clamp_max(1.0).to(x.dtype)
+    for _ in range(STRETCHES):
+        wanted = norms.per_sample(scale, size) * size
+        full = wanted >= room
+        spent = (room * full).square().flatten(1).sum(dim=1)
+        rest = (size * ~full).square().flatten(1).sum(dim=1)
+        scale = ((budget.eps**2 - spent).clamp_min(0) / rest.clamp_min(TINY)).sqrt().clamp_max(1.0)
+    amount = (norms.per_sample(scale, size) * size).minimum(room)
+    return norms.clip(x + delta.sign() * amount, x, budget)
+
+
+def climb(x: Tensor, budget: Budget, rng: SampleRng) -> Climb:
+    """A run from a random point of the sphere of radius eps around x, cut to the box.
+
+    linf: uniform in the cube, stretched until its largest component is eps.
+    """
+    import torch
+
+    from robustbench_lite import norms
+
+    n, *shape = x.shape
+    if budget.norm == "linf":
+        noise = rng.uniform(tuple(shape), -1.0, 1.0)
+        largest = norms.distance(noise, "linf").to(noise.dtype)
+        noise = noise * (budget.eps / norms.per_sample(largest, noise).clamp_min(TINY))
+    else:
+        noise = on_sphere(rng, tuple(shape), budget.norm, budget.eps)
+    start = norms.clip(x + noise, x, budget)
+    lowest = x.new_full((n,), -math.inf)
+    flat = torch.zeros_like(x)
+    return Climb(
+        budget=budget,
+        x=x,
+        point=start,
+        before=None,
+        grad=flat,
+        value=-lowest,  # the start itself is no rise
+        best=start,
+        best_grad=flat,
+        best_value=lowest,
+        checked_value=lowest,
+        halved=torch.zeros_like(lowest, dtype=torch.bool),
+        length=x.new_full((n,), FIRST_STEP * budget.eps),
+        rises=torch.zeros_like(lowest),
+    )
