@@ -19,7 +19,7 @@ from typing import cast
 
 import torch
 
-from . import diagnose, gate, machine, plugins, records, store, summary
+from . import diagnose, gate, identity, machine, plugins, records, store, summary
 from . import plan as planning
 from . import suite as suites
 from .errors import EnvironmentProblem, PluginError, UsageError
@@ -222,7 +222,7 @@ def _compute(
         batch_size=options.batch_size,
         shard=options.shard,
         selections={
-            entry.name: planning.selection(entry, options.limit)
+            entry.name: identity.selection(entry, options.limit)
             for entry in prepared.suite.datasets
         },
         parts=directory,
@@ -290,7 +290,7 @@ def _manifest(prepared: Prepared, options: Options, device: str, threads: int) -
         "started": _now(),
         "suite": suite.name,
         "suite_file": suite.path.name,
-        "suite_sha256": planning.text_hash(suite.text),
+        "suite_sha256": identity.text_hash(suite.text),
         "plan_id": planning.plan_id(plan),
         "gates": records.gates_to_json(suite.gates),
         "reports": list(suite.reports),

@@ -14,7 +14,7 @@ LAYERS = (
     {"_version", "errors", "types"},
     {"hookspecs", "params", "losses", "norms", "rng", "stats", "records", "words"},
     {"contract", "plugins", "judge", "access", "samples", "machine", "choose"},
-    {"craft", "group", "listing", "progress", "checkup"},
+    {"craft", "group", "listing", "progress", "checkup", "identity"},
     {"work", "stock", "probe"},
     {"suite", "plan", "execute", "store", "summary", "diagnose", "gate", "report", "doctor"},
     {"prepare"},

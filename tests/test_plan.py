@@ -10,7 +10,16 @@ from typing import Literal
 
 import pytest
 
-from robustbench_lite import AttackSpec, Cost, DatasetSpec, ModelSpec, Params, SuitePath, plugins
+from robustbench_lite import (
+    AttackSpec,
+    Cost,
+    DatasetSpec,
+    ModelSpec,
+    Params,
+    SuitePath,
+    identity,
+    plugins,
+)
 from robustbench_lite import plan as planning
 from robustbench_lite.builtin.attacks import gaussian_noise, salt_and_pepper, uniform_noise
 from robustbench_lite.errors import EnvironmentProblem, ModelError, PluginError
@@ -347,11 +356,11 @@ def test_the_file_that_an_attack_reads_is_part_of_its_id(scene: Scene, folder: P
 
 def test_ids_are_the_same_in_every_process(scene: Scene) -> None:
     canonical = rb'{"a":"\u00e9","b":[1,2.5,null]}'
-    hashed = planning.content_hash({"b": [1, 2.5, None], "a": "é"})
+    hashed = identity.content_hash({"b": [1, 2.5, None], "a": "é"})
     assert hashed == hashlib.sha256(canonical).hexdigest()[:16]
     assert scene.cell().id == scene.cell().id
     assert len(scene.cell().id) == 16
-    assert planning.text_hash("suite") == hashlib.sha256(b"suite").hexdigest()
+    assert identity.text_hash("suite") == hashlib.sha256(b"suite").hexdigest()
 
 
 def test_a_plan_is_known_by_its_cells_in_any_order(scene: Scene) -> None:
@@ -648,7 +657,7 @@ def test_a_limit_is_a_smaller_take(scene: Scene) -> None:
     def taken(take: int | None, limit: int | None) -> int | None:
         chosen = Selection(take=take)
         data = dataclasses.replace(scene.datasets[0], selection=chosen)
-        return planning.selection(data, limit).take
+        return identity.selection(data, limit).take
 
     assert [taken(9, None), taken(9, 4), taken(4, 9), taken(None, 4), taken(None, None)] == [
         9,

@@ -1,12 +1,9 @@
-"""The price of the twin: forward plus input gradient against the original module, load time."""
+"""A graph of the size of DenseNet-121 becomes a twin (how fast: benchmarks/twin.py)."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -14,28 +11,6 @@ from robustbench_lite.builtin.models.twin import convert
 
 if TYPE_CHECKING:
     from tests.twin.conftest import Zoo
-
-FLOAT_LIMIT = 1.25
-ROUNDS = 15
-
-
-def ratio(zoo: Zoo, ours: nn.Module, theirs: nn.Module, x: Tensor) -> float:
-    """The best time of one over the best time of the other, measured in turns."""
-
-    def timed(net: Callable[[Tensor], Tensor]) -> float:
-        start = time.perf_counter()
-        zoo.gradient(net, x)
-        return time.perf_counter() - start
-
-    times = [(timed(ours), timed(theirs)) for _ in range(ROUNDS)][2:]
-    return min(a for a, _ in times) / min(b for _, b in times)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["cnn", "resnet", "vit"])
-def test_forward_and_gradient_cost_at_most_a_quarter_more(zoo: Zoo, name: str) -> None:
-    twin, native = convert(zoo.model(name, "legacy", 17)), zoo.build(name)
-    assert ratio(zoo, twin, native, zoo.images(name, 256)) <= FLOAT_LIMIT
 
 
 class Dense(nn.Module):
@@ -70,13 +45,11 @@ class Dense(nn.Module):
         return made
 
 
-def test_a_graph_of_the_size_of_densenet_121_loads_within_a_second(zoo: Zoo) -> None:
+def test_a_graph_of_the_size_of_densenet_121_is_converted(zoo: Zoo) -> None:
     net = Dense().eval()
     x = torch.rand(1, 3, 8, 8)
     model = zoo.export(net, x, opset=17)
     assert len(model.graph.node) > 300
     assert model.ByteSize() > 25_000_000
-    start = time.process_time()
     twin = convert(model)
-    assert time.process_time() - start < 1.0
     assert zoo.relative(twin(x).detach(), net(x).detach()) <= 1e-4
