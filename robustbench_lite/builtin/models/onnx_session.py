@@ -59,6 +59,7 @@ class Session:
     output: Port
     device: str
     provider: str
+    stream: torch.cuda.Stream | None = None
 
     def run(self, x: Tensor) -> Tensor:
         """Raw output float32 [n, ...] on x's device; x: float32 [n, ...] in graph layout, n > 0.
@@ -98,19 +99,50 @@ class Session:
         return torch.from_numpy(array)
 
     def _on_cuda(self, fed: Tensor) -> Tensor:
-        device = torch.device(self.device)
-        fed = fed.to(device)
+        """Input and output stay on the device; torch and onnxruntime share one stream of their own.
+
+        onnxruntime ignores the default stream, so the session has another, which waits for what
+        made the input and which torch's work on the output waits for.
+        """
+        device, stream = torch.device(self.device), self.stream
+        assert stream is not None
         index = device.index or 0
+        fed = fed.to(device)
         binding = self.raw.io_binding()
         binding.bind_input(
             self.input.name, "cuda", index, _NUMPY[fed.dtype], tuple(fed.shape), fed.data_ptr()
         )
-        binding.bind_output(self.output.name, "cpu")  # [n, k] is small; ORT owns the copy
-        # onnxruntime works on its own stream and is not told of torch's
-        torch.cuda.current_stream(device).synchronize()
-        self.raw.run_with_iobinding(binding)
-        (array,) = binding.copy_outputs_to_cpu()
-        return torch.from_numpy(array)
+        made = self._room(len(fed), device)
+        if made is None:
+            binding.bind_output(self.output.name, "cpu")
+        else:
+            binding.bind_output(
+                self.output.name,
+                "cuda",
+                index,
+                _NUMPY[made.dtype],
+                tuple(made.shape),
+                made.data_ptr(),
+            )
+        current = torch.cuda.current_stream(device)
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream):
+            self.raw.run_with_iobinding(binding)
+        current.wait_stream(stream)
+        if made is None:
+            (array,) = binding.copy_outputs_to_cpu()
+            return torch.from_numpy(array)
+        fed.record_stream(stream)  # their memory is not handed on while the stream may use it
+        made.record_stream(stream)
+        return made
+
+    def _room(self, n: int, device: torch.device) -> Tensor | None:
+        """A tensor for n rows of output, None where the file does not say how wide they are."""
+        shape = self.output.shape
+        if not shape or not all(isinstance(size, int) and size > 0 for size in shape[1:]):
+            return None
+        widths = [int(size) for size in shape[1:] if size is not None]
+        return torch.empty((n, *widths), dtype=INPUT_DTYPES[self.output.type], device=device)
 
     def _cast(self, x: Tensor) -> Tensor:
         dtype = INPUT_DTYPES[self.input.type]
@@ -138,13 +170,17 @@ def open_session(
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        raw = ort.InferenceSession(str(path), options, providers=[_provider(wanted, device)])
+        stream = torch.cuda.Stream(device) if wanted == CUDA else None  # type: ignore[no-untyped-call]
+        provider = _provider(wanted, device, stream)
+        raw = ort.InferenceSession(str(path), options, providers=[provider])
     except PROBLEMS as problem:
         raise ModelError(
             f"{path}: onnxruntime {ort.__version__} refuses it: {_short(problem)}"
         ) from problem
     require_provider(raw.get_providers()[0], wanted)
-    return Session(raw=raw, input=input_, output=output, device=device, provider=wanted)
+    return Session(
+        raw=raw, input=input_, output=output, device=device, provider=wanted, stream=stream
+    )
 
 
 def unoptimised(session: Session, path: Path, threads: int) -> Session:
@@ -159,11 +195,14 @@ def unoptimised(session: Session, path: Path, threads: int) -> Session:
     )
 
 
-def _provider(wanted: str, device: str) -> str | tuple[str, dict[str, str]]:
-    if wanted == CPU:
-        return CPU
+def _provider(
+    wanted: str, device: str, stream: torch.cuda.Stream | None
+) -> str | tuple[str, dict[str, str]]:
+    if stream is None:
+        return wanted
     return wanted, {
         "device_id": str(torch.device(device).index or 0),
+        "user_compute_stream": str(stream.cuda_stream),
         "cudnn_conv_algo_search": "HEURISTIC",
         "arena_extend_strategy": "kSameAsRequested",
         "use_tf32": "0",  # float32 as declared: the device must not change a verdict
