@@ -119,9 +119,11 @@ def _nothing(gate: Gate, summary: Summary) -> str:
         if value is not None
     ]
     there = {f"{row.attack} at eps {row.eps.text}" for row in summary.rows if row.eps is not None}
+    worst = gate.metric == "worst_case_robust_accuracy"
+    needs = "; a worst case takes an attack at that very eps, not noise alone" if worst else ""
     return (
         f"no row of this run matches {gate.metric}{' with ' if wanted else ''}{', '.join(wanted)};"
-        f" it has: {', '.join(sorted(there)) or 'only clean passes'}"
+        f" it has: {', '.join(sorted(there)) or 'only clean passes'}{needs}"
     )
 
 

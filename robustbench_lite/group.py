@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 import traceback
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -180,10 +181,12 @@ def take(samples: Samples, start: int, stop: int) -> Samples:
 
 def clean_chunk(model: LoadedModel, batch: Batch) -> Chunk:
     """The clean pass over one batch."""
+    begin = time.perf_counter()
     decision = decide(model, batch.x)
     n = batch.x.shape[0]
     pred = decision.pred.cpu().numpy().astype(np.int64)
     confidence = decision.confidence.cpu().numpy().astype(np.float32)
+    seconds = time.perf_counter() - begin
     label = batch.y.cpu().numpy()
     zero = np.zeros(n)
     unfinished = int((~decision.finite).sum())
@@ -214,7 +217,7 @@ def clean_chunk(model: LoadedModel, batch: Batch) -> Chunk:
         samples=samples,
         examples=Examples(positions=np.zeros(0, dtype=np.int64), x=none, x_adv=none),
         observed={f"{ILLEGAL}model output not finite": unfinished} if unfinished else {},
-        seconds=0.0,
+        seconds=seconds,
     )
 
 

@@ -74,7 +74,7 @@ def run(path: Path, options: Options, observer: Observer) -> Finished:
     try:
         for result in _compute(prepared, options, directory, device, threads, observer):
             directory.save(result)
-            computed += not _spared(result.cell, {result.cell.id: result})
+            computed += result.status != "skipped"
             log.info("%s", line(result))
             _tell(observer, result)
         status = "finished"

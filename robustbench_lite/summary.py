@@ -12,7 +12,8 @@ Definitions, over the n samples of a cell:
 * survives uint8 = share of those whose success remains in 8-bit storage
 
 *Broken* is the judge's `success`. In the worst case a sample is robust if it is clean-correct and
-no cell of that model, dataset and norm with an eps that is not larger broke it.
+no cell of that model, dataset and norm with an eps that is not larger broke it. There is one only
+where an attack spends that very eps: noise alone, or weaker budgets, prove nothing about it.
 """
 
 from __future__ import annotations
@@ -248,8 +249,14 @@ class _Worst:
             if here is not None:
                 bits = here if bits is None else bits & here
             members = [row for row in group if row.eps is not None and row.eps.value <= value]
-            found.append(_worst(members, texts[value], bits))
+            if any(_attacks_at(row, value) for row in members):
+                found.append(_worst(members, texts[value], bits))
         return found
+
+
+def _attacks_at(row: Row, eps: Fraction) -> bool:
+    """Whether the row is an attack that spends just this eps: controls alone are no worst case."""
+    return row.role == "attack" and row.eps is not None and row.eps.value == eps
 
 
 def _worst(members: Sequence[Row], eps: Eps, bits: _Bits | None) -> Row:

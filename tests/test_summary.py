@@ -97,7 +97,7 @@ def test_the_worst_case_equals_a_plain_loop(bits: list[tuple[bool, bool, bool]])
     tables = [table(correct, weak & correct), table(correct, strong), table(correct, weak)]
     whole = summarised(*zip(cells, tables, strict=True))
     worst = [row for row in whole.rows if row.attack == "worst-case"]
-    assert [row.eps.text for row in worst if row.eps] == ["8/255", "0.2", "0.3"]
+    assert [row.eps.text for row in worst if row.eps] == ["0.2", "0.3"]  # a control alone is none
     for measured in worst:
         assert measured.eps is not None
         hit = [
@@ -111,6 +111,17 @@ def test_the_worst_case_equals_a_plain_loop(bits: list[tuple[bool, bool, bool]])
         robust = sum(bool(ok) and not broken for ok, broken in zip(correct, hit, strict=True))
         assert found(measured.robust_accuracy).count == robust
         assert found(measured.attack_success_rate).count == int(correct.sum()) - robust
+
+
+def test_there_is_no_worst_case_where_no_attack_spends_the_eps() -> None:
+    correct, none = [True] * 4, [False] * 4
+    noise = (cell("noise", "0.3", role="control"), table(correct, none))
+    weaker = (cell("fgsm", "0.01"), table(correct, none))
+    alone = summarised(noise)
+    assert [row for row in alone.rows if row.attack == "worst-case"] == []
+    beside = summarised(weaker, noise)
+    worst = [row for row in beside.rows if row.attack == "worst-case"]
+    assert [row.eps.text for row in worst if row.eps] == ["0.01"]
 
 
 def test_a_worst_case_never_rises_with_eps_and_is_never_above_a_member(tmp_path: Path) -> None:
