@@ -1,8 +1,4 @@
-"""Findings about the measurement, computed from what the run recorded.
-
-Severity, decided once: `error` means that the number would be wrong (the cell becomes invalid and
-every gate that needs it fails closed); `warning` that it is right but says less than it seems.
-"""
+"""What one cell's own record says of its measurement."""
 
 from __future__ import annotations
 
@@ -10,20 +6,12 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .craft import BROKEN_GRADIENT, CHANGED_INPUT, CHANGED_MODEL, TOUCHED_RNG, ZERO_GRADIENT
-from .group import (
-    ATTACKABLE,
-    FOUND_ON_TWIN,
-    ILLEGAL,
-    NOT_CONFIRMED,
-    PARITY_DIFFERENCE,
-    PARITY_TOLERANCE,
-    UNCHANGED,
-)
-from .types import Cell, CellResult, Finding, Severity
+from ..craft import BROKEN_GRADIENT, CHANGED_INPUT, CHANGED_MODEL, TOUCHED_RNG, ZERO_GRADIENT
+from ..group import ATTACKABLE, ILLEGAL, UNCHANGED
+from ..types import Cell, CellResult, Finding, Severity
+from .subject import subject
 
 ZERO_GRADIENT_ERROR = 0.05  # share of the attacked samples from which the attack had no direction
-TRANSFER_FAILURE = 0.01  # share of the points found on a twin that its file does not confirm
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +98,8 @@ _RULES = (
 )
 
 
-def findings(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> tuple[Finding, ...]:
-    """Every finding of a finished run, in plan order."""
+def of_cells(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> list[Finding]:
+    """What each finished cell recorded about itself, in plan order."""
     found: list[Finding] = []
     for cell in cells:
         result = results.get(cell.id)
@@ -123,87 +111,14 @@ def findings(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> tuple[
             for rule in _RULES
             if rule.applies(result.observed)
         ]
-    found += _without_gradients(cells, results)
-    found += _twins(cells, results)
-    return tuple(found)
-
-
-def _without_gradients(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> list[Finding]:
-    """Gradient attacks that a gradient-free one stands in for."""
-    replaced = {(cell.fallback_for, cell.model, cell.dataset): cell for cell in cells}
-    found: dict[tuple[str, str], Finding] = {}
-    for cell in cells:
-        result = results.get(cell.id)
-        instead = replaced.get((cell.entry, cell.model, cell.dataset))
-        if result is None or result.status != "skipped" or instead is None:
-            continue
-        found[cell.entry, cell.model] = Finding(
-            id="no-gradients",
-            severity="warning",
-            message=(
-                f"'{cell.entry}' on '{cell.model}' was skipped and '{instead.attack}' ran instead:"
-                f" {result.reason}"
-            ),
-            advice=(
-                "a worst case without a gradient attack says less than it seems; add a transfer"
-                " attack from a `source:` that has gradients"
-            ),
-            cells=(cell.id, instead.id),
-        )
-    return list(found.values())
-
-
-def _twins(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> list[Finding]:
-    """How well each twin stands for its file: parity, and points that only the twin believes."""
-    found: list[Finding] = []
-    for model in dict.fromkeys(cell.model for cell in cells):
-        mine = [c for c in cells if c.model == model and c.id in results]
-        checked = [c for c in mine if PARITY_DIFFERENCE in results[c.id].observed]
-        if not checked:
-            continue
-        observed = results[checked[0].id].observed
-        found.append(
-            Finding(
-                id="twin-parity",
-                severity="note",
-                message=(
-                    f"gradients for '{model}' come from its twin, which agrees with the file to"
-                    f" {observed[PARITY_DIFFERENCE]:.2g} (allowed"
-                    f" {observed[PARITY_TOLERANCE]:.2g}); the file itself judged every point"
-                ),
-                advice="nothing to do",
-                cells=tuple(cell.id for cell in checked),
-                numbers={key: observed[key] for key in (PARITY_DIFFERENCE, PARITY_TOLERANCE)},
-            )
-        )
-        found += [
-            _unconfirmed(cell, results[cell.id].observed)
-            for cell in checked
-            if results[cell.id].observed.get(NOT_CONFIRMED)
-        ]
     return found
-
-
-def _unconfirmed(cell: Cell, observed: Mapping[str, float]) -> Finding:
-    share = observed[NOT_CONFIRMED] / observed[FOUND_ON_TWIN]
-    return Finding(
-        id="transfer-failure",
-        severity="warning" if share > TRANSFER_FAILURE else "note",
-        message=(
-            f"{_subject(cell)}: {observed[NOT_CONFIRMED]:.0f} of {observed[FOUND_ON_TWIN]:.0f}"
-            f" points that break the twin do not break the file ({share:.1%})"
-        ),
-        advice="run a gradient-free attack such as square too: it searches on the file itself",
-        cells=(cell.id,),
-        numbers={key: observed[key] for key in (FOUND_ON_TWIN, NOT_CONFIRMED)},
-    )
 
 
 def _finding(rule: _Rule, cell: Cell, observed: Mapping[str, float]) -> Finding:
     return Finding(
         id=rule.id,
         severity=rule.severity,
-        message=f"{_subject(cell)}: {rule.message.format_map(defaultdict(float, observed))}",
+        message=f"{subject(cell)}: {rule.message.format_map(defaultdict(float, observed))}",
         advice=rule.advice,
         cells=(cell.id,),
         numbers={key: observed[key] for key in rule.keys if key in observed},
@@ -222,7 +137,7 @@ def _illegal(cell: Cell, observed: Mapping[str, float]) -> list[Finding]:
             Finding(
                 id="output-not-finite" if of_model else "illegal-candidate",
                 severity="error",
-                message=f"{_subject(cell)}: {count:.0f} {what}",
+                message=f"{subject(cell)}: {count:.0f} {what}",
                 advice=(
                     "a model that ships must give finite scores inside the box; find the operation"
                     " that overflows"
@@ -235,9 +150,3 @@ def _illegal(cell: Cell, observed: Mapping[str, float]) -> list[Finding]:
             )
         )
     return found
-
-
-def _subject(cell: Cell) -> str:
-    eps = "" if cell.eps is None else f" at {cell.norm} {cell.eps.text}"
-    source = "" if cell.source == cell.model else f" from '{cell.source}'"
-    return f"'{cell.entry}'{eps}{source} on '{cell.model}'"
