@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .hookspecs import AttackSpec as AttackSpec
     from .hookspecs import DatasetSpec as DatasetSpec
     from .hookspecs import ExecutorSpec as ExecutorSpec
+    from .hookspecs import Member as Member
     from .hookspecs import ModelSpec as ModelSpec
     from .hookspecs import ReporterSpec as ReporterSpec
     from .hookspecs import hookimpl as hookimpl
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from .rng import SampleRng as SampleRng
     from .store import StoredRun as StoredRun
     from .store import load_run as load_run
+    from .types import Access as Access
     from .types import Box as Box
     from .types import Budget as Budget
     from .types import Classifier as Classifier
@@ -61,6 +63,7 @@ _HOMES = {
         "AttackSpec",
         "DatasetSpec",
         "ExecutorSpec",
+        "Member",
         "ModelSpec",
         "ReporterSpec",
         "hookimpl",
@@ -69,6 +72,7 @@ _HOMES = {
     "rng": ("SampleRng",),
     "store": ("StoredRun", "load_run"),
     "types": (
+        "Access",
         "Box",
         "Budget",
         "Classifier",

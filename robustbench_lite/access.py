@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from . import losses
+from .adaptive import straight_through
 from .errors import AccessDenied
 from .judge import to_logits
+from .seen import Seen
 from .types import Access, Box, Evaluated, LoadedModel, Loss, covers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 class BatchMemory:
@@ -29,7 +31,7 @@ class BatchMemory:
         self.x = x
         self.y = y
         self._logits: Tensor | None = None
-        self._evaluated: dict[str, Evaluated] = {}
+        self._evaluated: dict[tuple[str, tuple[str, ...]], Evaluated] = {}
 
     def logits(self) -> Tensor:
         """Clean scores [n, k] of the artefact."""
@@ -37,11 +39,12 @@ class BatchMemory:
             self._logits = score(self.model, self.x)
         return self._logits
 
-    def evaluated(self, loss: str) -> Evaluated:
+    def evaluated(self, loss: str, bpda: tuple[str, ...] = ()) -> Evaluated:
         """Loss, gradient and logits at the clean batch, for its true labels."""
-        if loss not in self._evaluated:
-            self._evaluated[loss] = differentiate(self.model, self.x, self.y, loss)
-        return self._evaluated[loss]
+        key = (loss, bpda)
+        if key not in self._evaluated:
+            self._evaluated[key] = differentiate(self.model, self.x, self.y, loss, bpda)
+        return self._evaluated[key]
 
 
 class Tally:
@@ -97,6 +100,9 @@ class Granted:
         clean: Tensor | None = None,
         base: Tensor | None = None,
         index: Tensor | None = None,
+        seen: Seen | None = None,
+        draws: int = 1,
+        bpda: tuple[str, ...] = (),
     ) -> None:
         self._memory = memory
         self._box = box
@@ -105,6 +111,9 @@ class Granted:
         self._clean = clean
         self._base = base  # rows of the memory's batch that the attack was given
         self._index = index  # rows of what the attack was given that this view covers
+        self._seen = seen
+        self._draws = draws
+        self._bpda = bpda
 
     @property
     def num_classes(self) -> int:
@@ -129,18 +138,23 @@ class Granted:
     def logits(self, x: Tensor) -> Tensor:
         """Scores [n, k] without a graph."""
         self._need("score")
-        self._tally.add(self._tally.queries, self._index, x.shape[0])
-        if self._is_clean(x):
-            return self._of_memory(self._memory.logits())
-        return score(self._memory.model, x.detach())
+        return self._scores(x)
 
     def decide(self, x: Tensor) -> Tensor:
         """Predicted classes, int64 [n]."""
         self._need("decision")
-        self._tally.add(self._tally.queries, self._index, x.shape[0])
-        if self._is_clean(x):
-            return self._of_memory(self._memory.logits()).argmax(dim=1)
-        return score(self._memory.model, x.detach()).argmax(dim=1)
+        return self._scores(x).argmax(dim=1)
+
+    def _scores(self, x: Tensor) -> Tensor:
+        self._count(self._tally.queries, x)
+        if self._draws == 1 and self._is_clean(x):
+            scores = self._of_memory(self._memory.logits())
+        else:
+            looks = [score(self._memory.model, x.detach()) for _ in range(self._draws)]
+            scores = _mean(looks)
+        if self._seen is not None:
+            self._seen.point(self._index, x, scores)
+        return scores
 
     def gradient(self, x: Tensor, y: Tensor, loss: Loss = "cross-entropy") -> Tensor:
         """Gradient of the per-sample loss, [n, *shape]."""
@@ -149,25 +163,48 @@ class Granted:
     def value_and_gradient(self, x: Tensor, y: Tensor, loss: Loss = "cross-entropy") -> Evaluated:
         """Loss, gradient and logits of one pass; the loss is summed for the backward pass."""
         self._need("gradient")
-        self._tally.add(self._tally.queries, self._index, x.shape[0])
-        self._tally.add(self._tally.gradients, self._index, x.shape[0])
-        if isinstance(loss, str) and self._is_clean(x) and self._has_clean_labels(y):
-            kept = self._memory.evaluated(loss)
+        self._count(self._tally.queries, x)
+        self._count(self._tally.gradients, x)
+        memory = self._memory
+        if self._draws > 1:
+            looks = [
+                differentiate(memory.model, x, y, loss, self._bpda) for _ in range(self._draws)
+            ]
+            result = Evaluated(*(_mean(parts) for parts in zip(*looks, strict=True)))
+        elif isinstance(loss, str) and self._is_clean(x) and self._has_clean_labels(y):
+            kept = memory.evaluated(loss, self._bpda)
             result = Evaluated(*(self._of_memory(part) for part in kept))
         else:
-            result = differentiate(self._memory.model, x, y, loss)
+            result = differentiate(memory.model, x, y, loss, self._bpda)
         self._tally.note(self._index, result.gradient)
+        if self._seen is not None:
+            self._seen.point(self._index, x, result.logits)
+            self._seen.loss(self._index, _name_of(loss), result.value)
         return result
+
+    def averaged(self, draws: int) -> Granted:
+        """The same model, each answer the mean over `draws` passes, all of them counted."""
+        return self._view(self._index, self._draws * draws)
 
     def rows(self, index: Tensor) -> Granted:
         """The same model for some rows of the batch (repeats allowed)."""
+        return self._view(index if self._index is None else self._index[index], self._draws)
+
+    def _view(self, index: Tensor | None, draws: int) -> Granted:
         return Granted(
             self._memory,
             self._box,
             self._access,
             self._tally,
-            index=index if self._index is None else self._index[index],
+            index=index,
+            seen=self._seen,
+            draws=draws,
+            bpda=self._bpda,
         )
+
+    def _count(self, counter: Tensor, x: Tensor) -> None:
+        for _ in range(self._draws):
+            self._tally.add(counter, self._index, x.shape[0])
 
     def module(self) -> nn.Module:
         """A private, counted copy as an `nn.Module`; nothing done to it reaches the artefact."""
@@ -175,7 +212,11 @@ class Granted:
         differentiable = self._memory.model.differentiable
         assert differentiable is not None
         return CountedModule(
-            copy.deepcopy(differentiable), self._count_forward, self._count_backward
+            copy.deepcopy(differentiable),
+            self._count_forward,
+            self._count_backward,
+            draws=self._draws,
+            bpda=self._bpda,
         ).eval()
 
     def _count_forward(self, passes: int) -> None:
@@ -217,14 +258,23 @@ class CountedModule(nn.Module):
         module: nn.Module,
         forwards: Callable[[int], None],
         backwards: Callable[[Tensor], None],
+        *,
+        draws: int = 1,
+        bpda: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         self.module = module
         self._forwards = forwards
         self._backwards = backwards
+        self._draws = draws
+        self._bpda = bpda
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [n, k] of the copy, with a graph when x needs one."""
+        with straight_through(self.module, self._bpda):
+            return _mean([self._once(x) for _ in range(self._draws)])
+
+    def _once(self, x: Tensor) -> Tensor:
         self._forwards(x.shape[0])
         if x.requires_grad:
             x = x.view_as(x)  # a hook on the caller's own tensor would outlive this pass
@@ -239,14 +289,26 @@ def score(model: LoadedModel, x: Tensor) -> Tensor:
     return to_logits(output, model.output).clone()  # and may reuse its output
 
 
-def differentiate(model: LoadedModel, x: Tensor, y: Tensor, loss: Loss) -> Evaluated:
+def _mean(values: Sequence[Tensor]) -> Tensor:
+    return values[0] if len(values) == 1 else sum(values[1:], values[0]) / len(values)
+
+
+def _name_of(loss: Loss) -> str:
+    """Looks at the same loss go by one name."""
+    return loss if isinstance(loss, str) else getattr(loss, "__qualname__", type(loss).__name__)
+
+
+def differentiate(
+    model: LoadedModel, x: Tensor, y: Tensor, loss: Loss, bpda: tuple[str, ...] = ()
+) -> Evaluated:
     """One forward and backward pass with respect to the input alone.
 
-    A loss that does not depend on the input (a cut graph) has a zero gradient.
+    `bpda`: steps of the model whose gradient is the identity's. A loss that does not depend on the
+    input (a cut graph) has a zero gradient.
     """
     assert model.differentiable is not None
     function = losses.resolve(loss)
-    with torch.enable_grad():
+    with torch.enable_grad(), straight_through(model.differentiable, bpda):
         leaf = x.detach().clone().requires_grad_(True)
         logits = model.differentiable(leaf)
         value = function(logits, y)

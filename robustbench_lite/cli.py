@@ -312,7 +312,7 @@ def plan(suite: Path, as_json: bool, **chosen: object) -> int:
         cost = "" if cell.cost is None else f"{cell.cost.queries:g} + {cell.cost.gradients:g}"
         mark: str = "skipped" if cell.skip else cell.role if cell.norm else "clean"
         mark = "standby" if cell.fallback_for else mark
-        note = f"  ({cell.skip})" if cell.skip else ""
+        note = f"  ({cell.skip or cell.why})" if cell.skip or cell.why else ""
         click.echo(f"{cell.id}  {mark:8}  {cost:>14}  {describe(cell)}{note}")
     click.echo(f"{len(prepared.plan.cells)} cells; cost is queries + gradients per sample, at most")
     return 0

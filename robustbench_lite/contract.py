@@ -24,7 +24,7 @@ from .hookspecs import (
     Spec,
 )
 from .params import Params
-from .types import NORMS
+from .types import THREATS
 from .words import did_you_mean, listed
 
 SpecKind = Literal["attack", "model", "dataset", "analysis", "reporter", "executor"]
@@ -33,7 +33,17 @@ COMMON_KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "model": ("load", "sha256"),
         "dataset": ("load", "sha256", "take", "skip", "indices", "stratified", "seed", "classes"),
-        "attack": ("attack", "norm", "eps", "source", "target", "repeats", "fallback"),
+        "attack": (
+            "attack",
+            "norm",
+            "eps",
+            "source",
+            "target",
+            "repeats",
+            "fallback",
+            "eot",
+            "bpda",
+        ),
         "analysis": ("analysis",),
     }
 )
@@ -125,8 +135,8 @@ def check(spec: Spec) -> None:
     taken = sorted(set(params.model_fields) & set(COMMON_KEYS.get(kind, ())))
     if taken:
         raise PluginError(f"{subject}: parameter '{taken[0]}' is a key that every {kind} has")
-    if isinstance(spec, AttackSpec) and not (spec.norms and set(spec.norms) <= set(NORMS)):
-        raise PluginError(f"{subject}: norms {spec.norms!r}, expected some of {listed(NORMS)}")
+    if isinstance(spec, AttackSpec) and not (spec.norms and set(spec.norms) <= set(THREATS)):
+        raise PluginError(f"{subject}: norms {spec.norms!r}, expected some of {listed(THREATS)}")
 
 
 def _refuse_repeats(specs: Sequence[Spec]) -> None:

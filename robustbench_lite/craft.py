@@ -1,13 +1,15 @@
 """One call of one attack on one batch, under guard: what it touches beside its job is noticed.
 
-The global random state is put back, the clean input is a private clone, passes are counted.
+The global random state is seeded and put back, the clean input is a private clone, passes are
+counted.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from .access import BatchMemory, Granted, Tally
 from .hookspecs import AttackSpec
 from .rng import SampleRng
+from .seen import Seen
 from .types import Batch, Budget, Classifier
 
 TOUCHED_RNG = "touched rng"
@@ -32,12 +35,16 @@ AttackFunction = Callable[..., object]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crafted:
-    """What one call returned, with its cost per row (float64 [n]) and what was noticed."""
+    """What one call returned, with its cost per row (float64 [n]) and what was noticed.
+
+    `seen`: what it saw on its way.
+    """
 
     candidate: object
     tally: Tally
     seconds: float
     observed: Mapping[str, float]
+    seen: Seen
 
 
 def craft(
@@ -51,29 +58,69 @@ def craft(
     budget: Budget,
     rng: SampleRng,
     goal: Tensor | None,
+    eot: int = 1,
+    bpda: tuple[str, ...] = (),
 ) -> Crafted:
-    """Call the attack on `rows` (int64 [m]) of a batch; the caller reports what it raises."""
+    """Call the attack on `rows` (int64 [m]) of a batch; the caller reports what it raises.
+
+    `eot`, `bpda`: the adaptive parts that the suite asks for.
+    """
     clean = batch.x[rows]  # indexing copies: the attack's own
     kept = clean.clone()
     labels = batch.y[rows]
     tally = Tally(clean.shape[0], clean.device)
-    model: Classifier = Granted(memory, batch.box, spec.access, tally, clean=clean, base=rows)
-    extra = {"target": None if goal is None else goal[rows]} if spec.targeted else {}
+    wanted = None if goal is None else goal[rows]
+    seen = Seen(kept, labels, wanted, budget)
+    model: Classifier = Granted(
+        memory,
+        batch.box,
+        spec.access,
+        tally,
+        clean=clean,
+        base=rows,
+        seen=seen,
+        draws=eot,
+        bpda=bpda,
+    )
+    extra = {"target": wanted} if spec.targeted else {}
     state = _global_state(clean.device)
+    seeded = _seed(rng)
     begin = time.perf_counter()
     try:
         candidate = function(model, clean, labels, budget=budget, rng=rng, **params, **extra)
     finally:
-        touched = _restore(state, clean.device)
-    seconds = time.perf_counter() - begin
+        seconds = time.perf_counter() - begin
+        touched = _restore(state, seeded, clean.device)
     observed: dict[str, float] = {}
-    if touched:
+    if touched and not _draws(memory):
         observed[TOUCHED_RNG] = 1
     if not torch.equal(clean, kept):
         observed[CHANGED_INPUT] = 1
         if isinstance(candidate, Tensor) and candidate.data_ptr() == clean.data_ptr():
             candidate = candidate.clone()
-    return Crafted(candidate=candidate, tally=tally, seconds=seconds, observed=observed)
+    return Crafted(candidate=candidate, tally=tally, seconds=seconds, observed=observed, seen=seen)
+
+
+@contextmanager
+def fixed_chance(rng: SampleRng) -> Iterator[None]:
+    """Inside, a model that draws from the global random state draws the same for the same `rng`."""
+    state = _global_state(rng.device)
+    seeded = _seed(rng)
+    try:
+        yield
+    finally:
+        _restore(state, seeded, rng.device)
+
+
+def _draws(memory: BatchMemory) -> bool:
+    """Whether the model itself draws random numbers, so that an attack cannot help doing so."""
+    before = _global_state(memory.x.device)
+    one = memory.x[:1].clone()
+    memory.model.predict(one)
+    if memory.model.differentiable is not None:
+        with torch.no_grad():
+            memory.model.differentiable(one)
+    return _restore(before, before, memory.x.device)
 
 
 def fingerprint(module: nn.Module | None) -> tuple[int, ...]:
@@ -135,25 +182,36 @@ def _global_state(device: torch.device) -> _GlobalState:
     )
 
 
-def _restore(before: _GlobalState, device: torch.device) -> bool:
-    """Put the global state back; whether random numbers had been drawn from it."""
+def _seed(rng: SampleRng) -> _GlobalState:
+    """Seed torch's global state from the first sample's stream; the state it then has."""
+    if rng.n:
+        first = rng.rows(torch.zeros(1, dtype=torch.int64, device=rng.device)).fork("global state")
+        torch.manual_seed(int(first.integers(0, 2**31 - 1, ())[0]))
+    return _global_state(rng.device)
+
+
+def _restore(before: _GlobalState, seeded: _GlobalState, device: torch.device) -> bool:
+    """Put the global state back; whether random numbers had been drawn since it was `seeded`."""
     torch.set_grad_enabled(before.grad)
     torch.set_default_dtype(before.dtype)
     torch.use_deterministic_algorithms(before.deterministic)
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = before.cudnn
     torch.set_flush_denormal(False)  # has no getter; robeval itself never sets it
-    after = _global_state(device)
-    same_cuda = before.cuda is None or torch.equal(before.cuda, after.cuda)  # type: ignore[arg-type]
-    same_numpy = all(
-        np.array_equal(a, b)  # type: ignore[arg-type]
-        for a, b in zip(before.numpy, after.numpy, strict=True)
-    )
-    same_torch = torch.equal(before.cpu, after.cpu)
-    if same_torch and same_cuda and same_numpy and before.python == after.python:
-        return False
+    drawn = not _same_chance(seeded, _global_state(device))
     torch.set_rng_state(before.cpu)
     if before.cuda is not None:
         torch.cuda.set_rng_state(before.cuda, device)
-    np.random.set_state(before.numpy)  # type: ignore[arg-type]  # noqa: NPY002
-    random.setstate(before.python)
-    return True
+    if drawn:
+        np.random.set_state(before.numpy)  # type: ignore[arg-type]  # noqa: NPY002
+        random.setstate(before.python)
+    return drawn
+
+
+def _same_chance(one: _GlobalState, other: _GlobalState) -> bool:
+    same_cuda = one.cuda is None or torch.equal(one.cuda, other.cuda)  # type: ignore[arg-type]
+    same_numpy = all(
+        np.array_equal(a, b)  # type: ignore[arg-type]
+        for a, b in zip(one.numpy, other.numpy, strict=True)
+    )
+    same_torch = torch.equal(one.cpu, other.cpu)
+    return same_torch and same_cuda and same_numpy and one.python == other.python

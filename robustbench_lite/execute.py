@@ -81,8 +81,9 @@ def cells(
     unique = {cell.id: cell for cell in reversed(plan.cells)}
     firsts = [cell for cell in plan.cells if unique[cell.id] is cell]
     wanted = [cell for cell in firsts if cell.id in todo]
-    _import_all(suite, wanted, registry)
-    stock = Stock(suite, registry, places, device, threads)
+    members = {name: part.members for name, part in plan.models.items() if part.members}
+    _import_all(suite, wanted, members, registry)
+    stock = Stock(suite, registry, places, device, threads, members)
     size = batch_size or BATCH[torch.device(device).type]
     runner = _Runner(plan, registry, stock, parts, stored, observer, size, shard or SHARD)
     runner.todo = {cell.id for cell in wanted if cell.skip is None}
@@ -98,11 +99,14 @@ def cells(
             yield from runner.dataset(dataset, selections[dataset], mine, later)
 
 
-def _import_all(suite: Suite, wanted: Sequence[Cell], registry: Registry) -> None:
+def _import_all(
+    suite: Suite, wanted: Sequence[Cell], members: Mapping[str, Sequence[str]], registry: Registry
+) -> None:
     models = {entry.name: entry.loader for entry in suite.models}
     datasets = {entry.name: entry.loader for entry in suite.datasets}
     for name in dict.fromkeys(name for cell in wanted for name in (cell.model, cell.source)):
-        implementation(registry.models[models[name]])
+        for member in members.get(name, (name,)):
+            implementation(registry.models[models[member]])
     for name in dict.fromkeys(cell.dataset for cell in wanted):
         implementation(registry.datasets[datasets[name]])
     for name in dict.fromkeys(cell.attack for cell in wanted if cell.attack != CLEAN):

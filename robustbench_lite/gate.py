@@ -103,7 +103,7 @@ def _kind_matches(gate: Gate, row: Row) -> bool:
         return row.attack == WORST_CASE and (everything or gate.attack == WORST_CASE)
     if everything:
         return row.role == "attack" and row.attack not in (CLEAN, WORST_CASE)
-    return row.attack == gate.attack
+    return row.attack == gate.attack or (row.family == gate.attack and not row.union)
 
 
 def _nothing(gate: Gate, summary: Summary) -> str:

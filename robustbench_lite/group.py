@@ -32,6 +32,13 @@ NOT_CONFIRMED = "not confirmed by the file"
 PARITY_DIFFERENCE = "twin difference"
 PARITY_TOLERANCE = "twin tolerance"
 ATTACKABLE = "attackable"
+SILENT = "silent success"
+RISING = "loss still rising"
+CLIMBED = "loss watched"
+UNSPENT = "half the budget unspent"
+UNBROKEN = "unbroken"
+NOT_REPEATED = "not repeated"
+REPEATED = "run twice"
 
 
 @dataclass(frozen=True, slots=True)

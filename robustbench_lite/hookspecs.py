@@ -6,7 +6,7 @@ A hook is for wiring and returns records; nothing here is called in an inner loo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -37,6 +37,28 @@ class CostEstimate(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One attack that an entry of a family stands for.
+
+    `label`: told apart from its siblings by it. `params`: of the attack, those that differ from
+    its defaults. `why`: why it was picked, a clause for `robeval plan`.
+    """
+
+    label: str
+    attack: str
+    why: str
+    params: Mapping[str, Json] = field(default_factory=dict)
+
+
+class Pick(Protocol):
+    """Which attacks a family stands for, on a model that offers `access`, in `norm`."""
+
+    def __call__(self, params: Params, norm: Norm, access: Access) -> Sequence[Member]:
+        """The members; empty if there is none for that norm and access."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttackSpec:
     """An attack or control.
 
@@ -44,11 +66,15 @@ class AttackSpec:
     targeted-capable one (`targeted=True`) also takes `target: Tensor | None` (int64 [n]).
     `access`: the least it needs. `effort`: how hard it tries, for the findings.
     `carries`: a sample broken at a smaller eps of the grid counts as broken at a larger one.
-    `default_eps`: used when the suite gives none. `control`: name of its control (None: chosen
-    by norm). `clip_parameter`: name of a boolean parameter that, when false, lets the attack leave
-    the box (a paper's convention); the judge then checks the ball alone. `when_transferred`:
-    defaults of parameters that the suite does not set, when the source is another model.
+    `default_eps`: used when the suite gives none; several are separated by commas. `control`: name
+    of its control (None: chosen by norm). `clip_parameter`: name of a boolean parameter that, when
+    false, lets the attack leave the box (a paper's convention); the judge then checks the ball
+    alone. `when_transferred`: defaults of parameters that the suite does not set, when the source
+    is another model.
     `cost`: an upper bound of passes per sample.
+    `members`: for a family, an entry that stands for several attacks; its own implementation is
+    never called. `union`: a sample counts as broken if any member breaks it, and gates on the
+    entry judge that; otherwise they judge every member.
     """
 
     name: str
@@ -68,6 +94,8 @@ class AttackSpec:
     clip_parameter: str | None = None
     when_transferred: Mapping[str, Json] = field(default_factory=dict)
     cost: CostEstimate | None = None
+    members: Pick | None = None
+    union: bool = False
     api: int = API_VERSION
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from . import norms
-from .types import NORMS, Batch, Box, Budget, LoadedModel, Outcome, Output
+from .types import NO_NORM, NORMS, Batch, Box, Budget, LoadedModel, Outcome, Output
 
 BOX_SLACK = 1e-6  # of the box width: rounding of float32 arithmetic at the edge is not a violation
 LEVELS = 255  # steps of 8-bit storage over the box
@@ -73,11 +73,7 @@ def judge(
     slack = BOX_SLACK * budget.box.width
     in_box = ((safe >= budget.box.low - slack) & (safe <= budget.box.high + slack)).flatten(1)
     in_box = in_box.all(dim=1)
-    measured = norms.distances(batch.x, safe)
-    limit = budget.eps + norms.tolerance(
-        budget.norm, budget.eps, batch.box, tuple(batch.x.shape[1:])
-    )
-    in_ball = getattr(measured, budget.norm) <= limit
+    in_ball = _in_ball(batch, safe, budget)
     legal = finite & in_box & in_ball
     problems = _count(
         {
@@ -89,6 +85,14 @@ def judge(
     shown = torch.where(norms.per_sample(legal, safe), safe, batch.x)
     shown = shown.clamp(budget.box.low, budget.box.high)
     return _decided(model, batch, shown, legal, goal, problems)
+
+
+def _in_ball(batch: Batch, x_adv: Tensor, budget: Budget) -> Tensor:
+    """Whether each candidate is near enough; a set without a norm is the attack's to keep."""
+    if budget.norm == NO_NORM:
+        return torch.ones(batch.x.shape[0], dtype=torch.bool, device=batch.x.device)
+    slack = norms.tolerance(budget.norm, budget.eps, batch.box, tuple(batch.x.shape[1:]))
+    return norms.distance(x_adv.double() - batch.x.double(), budget.norm) <= budget.eps + slack
 
 
 def _decided(

@@ -7,12 +7,12 @@ hashes that differ from their pins. Only bytes of files are read, to hash them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pydantic import BaseModel
 
 from .errors import EnvironmentProblem, PluginError
-from .hookspecs import AttackSpec
+from .hookspecs import AttackSpec, Member
 from .identity import (
     content_hash,
     dataset_component,
@@ -24,7 +24,9 @@ from .identity import (
 from .params import Params
 from .plugins import Registered, Registry, source_hash
 from .types import (
+    ACCESS,
     CLEAN,
+    NO_NORM,
     AttackEntry,
     Cell,
     Component,
@@ -40,6 +42,7 @@ from .types import (
 
 IDENTITY_VERSION = 1  # raised when a change to the harness changes numbers
 PRECISION = "float32"
+ENSEMBLE = "ensemble"  # the loader of a source that averages several models
 DEFAULT_FALLBACK: Mapping[Norm, str] = {"linf": "square", "l2": "square", "l0": "sparse-rs"}
 DEFAULT_CONTROL: Mapping[Norm, str] = {
     "linf": "uniform-noise",
@@ -76,7 +79,7 @@ def make(
     return Plan(
         suite=suite.name,
         seed=planner.seed,
-        models=models,
+        models=planner.models,
         datasets=datasets,
         cells=tuple(planner.cells()),
         arguments=planner.arguments,
@@ -99,7 +102,12 @@ class _Planner:
     ) -> None:
         self.suite = suite
         self.registry = registry
-        self.models = models
+        ensembles = {
+            entry.source: _ensemble(entry.source, [models[name] for name in entry.sources])
+            for entry in suite.attacks
+            if entry.source and entry.sources
+        }
+        self.models = {**models, **ensembles}
         self.datasets = datasets
         self.seed = seed
         self.arguments: dict[str, BaseModel] = {}
@@ -112,14 +120,49 @@ class _Planner:
             cell
             for model, dataset, entry in wanted
             if entry is not None
-            for cell in [
-                *self._grid(model, dataset, entry, implicit=False),
-                *self._fallback(model, dataset, entry),
-            ]
+            for cell in self._entry(model, dataset, entry)
         ]
-        controls = self._implicit_controls(attacks) if self.suite.controls == "auto" else []
+        controls = self._implicit_controls(attacks)
         ordered = sorted([*attacks, *controls], key=_effort)
         return [*clean.values(), *ordered]
+
+    def _entry(self, model: str, dataset: str, entry: AttackEntry) -> Iterator[Cell]:
+        """The cells of one entry: its own grid, or those of the attacks it stands for."""
+        spec = self.registry.attacks[entry.attack].spec
+        if spec.members is None:
+            yield from self._grid(model, dataset, entry, implicit=False)
+            yield from self._fallback(model, dataset, entry)
+            return
+        assert isinstance(entry.params, Params)
+        offered = self.models[entry.source or model].access
+        members = spec.members(entry.params, entry.norm, offered)
+        if not members:
+            yield from self._grid(model, dataset, entry, implicit=False)  # skipped, with the reason
+        for member in members:
+            yield from self._member(model, dataset, entry, spec, member)
+
+    def _member(
+        self, model: str, dataset: str, family: AttackEntry, spec: AttackSpec, member: Member
+    ) -> Iterator[Cell]:
+        """One attack of a family, on the family's budget."""
+        if member.attack not in self.registry.attacks:
+            raise PluginError(f"attack '{spec.name}' names the unknown attack '{member.attack}'")
+        own = self.registry.attacks[member.attack].spec
+        try:
+            params = own.params(**member.params)
+        except ValueError as problem:
+            raise PluginError(f"attack '{spec.name}' sets {member.attack} so: {problem}") from None
+        entry = dataclasses.replace(
+            family, name=f"{family.name}: {member.label}", attack=member.attack, params=params
+        )
+        cells = [
+            *self._grid(model, dataset, entry, implicit=False),
+            *self._fallback(model, dataset, entry),
+        ]
+        for cell in cells:
+            yield dataclasses.replace(
+                cell, family=family.name, why=member.why, union=spec.union and not cell.fallback_for
+            )
 
     def _wanted(self) -> Iterator[tuple[str, str, AttackEntry | None]]:
         entries = {entry.name: entry for entry in self.suite.attacks}
@@ -203,6 +246,9 @@ class _Planner:
                 cost=_cost(spec, entry),
                 reach=grid[-1],
                 fallback_for=fallback_for,
+                access=spec.access,
+                eot=entry.eot,
+                bpda=entry.bpda if spec.access == "gradient" else (),
             )
 
     def _attack_identity(
@@ -213,7 +259,10 @@ class _Planner:
         source: str,
         dataset: str,
     ) -> dict[str, Json]:
-        return {
+        adaptive: dict[str, Json] = {"eot": entry.eot} if entry.eot > 1 else {}
+        if entry.bpda and registered.spec.access == "gradient":
+            adaptive |= {"bpda": list(entry.bpda)}
+        return adaptive | {
             "model": self.models[model].content,
             "source": self.models[source].content,
             "dataset": self.datasets[dataset].content,
@@ -237,6 +286,11 @@ class _Planner:
 
     def _skip(self, spec: AttackSpec, entry: AttackEntry, source: str) -> str | None:
         offered = self.models[source]
+        if spec.members is not None:
+            return (
+                f"{spec.name} knows no attack in {entry.norm} for a model that offers"
+                f" {offered.access} access only, as '{source}' ({offered.loader}) does"
+            )
         if covers(offered.access, spec.access):
             return None
         return (
@@ -249,9 +303,12 @@ class _Planner:
         """The cells that run instead, should a twin's gradients turn out unusable."""
         spec = self.registry.attacks[entry.attack].spec
         source = self.models[entry.source or model]
-        loader = self.registry.models[source.loader].spec
+        stands_in = any(
+            self.registry.models[self.models[name].loader].spec.stand_in
+            for name in source.members or (source.name,)
+        )
         name = entry.fallback or DEFAULT_FALLBACK.get(entry.norm, "off")
-        if spec.access != "gradient" or not loader.stand_in or name not in self.registry.attacks:
+        if spec.access != "gradient" or not stands_in or name not in self.registry.attacks:
             return
         stand_in = self.registry.attacks[name].spec
         if entry.norm not in stand_in.norms or (entry.target and not stand_in.targeted):
@@ -268,7 +325,10 @@ class _Planner:
         for cell in attacks:
             if cell.role == "control" or cell.fallback_for or _spot(cell) in have:
                 continue
-            assert cell.norm is not None
+            if cell.norm is None or cell.norm == NO_NORM:
+                continue  # nobody can spend such a budget blindly
+            if self.suite.controls == "off" and not cell.union:
+                continue
             name = self.registry.attacks[cell.attack].spec.control or DEFAULT_CONTROL[cell.norm]
             if name not in self.registry.attacks:
                 raise PluginError(f"attack '{cell.attack}' names the unknown control '{name}'")
@@ -287,6 +347,19 @@ class _Planner:
             )
             added += self._grid(cell.model, cell.dataset, entry, implicit=True)
         return added
+
+
+def _ensemble(name: str, members: Sequence[Component]) -> Component:
+    """Several sources as one: the mean of their logits (Liu et al. 2017)."""
+    return Component(
+        name=name,
+        loader=ENSEMBLE,
+        content=content_hash([ENSEMBLE, *(member.content for member in members)]),
+        files={f"{m.name}: {file}": digest for m in members for file, digest in m.files.items()},
+        parameters={"members": [member.name for member in members]},
+        access=min((member.access for member in members), key=ACCESS.index),
+        members=tuple(member.name for member in members),
+    )
 
 
 def _transferred(entry: AttackEntry, spec: AttackSpec, model: str) -> AttackEntry:
@@ -314,4 +387,5 @@ def _cost(spec: AttackSpec, entry: AttackEntry) -> Cost | None:
     once = spec.cost(entry.params, None, None) if spec.cost else None
     if once is None:
         return None
-    return Cost(once.queries * entry.repeats, once.gradients * entry.repeats)
+    times = entry.repeats * entry.eot
+    return Cost(once.queries * times, once.gradients * times)

@@ -64,6 +64,7 @@ def cell_from_json(value: Json) -> Cell:
     rebuilt["reach"] = eps_from_json(cast("Mapping[str, Json]", value)["reach"])
     rebuilt["carried"] = tuple(eps_from_json(eps) for eps in carried)
     rebuilt["cost"] = None if cost is None else Cost(*cost)
+    rebuilt["bpda"] = tuple(cast("Sequence[str]", plain.get("bpda", ())))
     return Cell(**rebuilt)  # type: ignore[arg-type]  # the keys are the record's own fields
 
 
@@ -86,14 +87,19 @@ def plan_from_json(value: Json) -> Plan:
     return Plan(
         suite=cast("str", plain["suite"]),
         seed=cast("int", plain["seed"]),
-        models={name: Component(**part) for name, part in models.items()},  # type: ignore[arg-type]
-        datasets={name: Component(**part) for name, part in datasets.items()},  # type: ignore[arg-type]
+        models={name: _component_from(part) for name, part in models.items()},
+        datasets={name: _component_from(part) for name, part in datasets.items()},
         cells=tuple(cell_from_json(cell) for cell in cast("Sequence[Json]", plain["cells"])),
     )
 
 
 def _component(component: Component) -> dict[str, Json]:
     return {field.name: getattr(component, field.name) for field in dataclasses.fields(component)}
+
+
+def _component_from(part: Mapping[str, Json]) -> Component:
+    members = tuple(cast("Sequence[str]", part.get("members", ())))
+    return Component(**{**part, "members": members})  # type: ignore[arg-type]  # its own fields
 
 
 def gates_to_json(gates: Sequence[Gate]) -> list[Json]:

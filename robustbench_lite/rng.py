@@ -67,6 +67,11 @@ class SampleRng:
         """Where the numbers are made."""
         return self._keys.device
 
+    @property
+    def n(self) -> int:
+        """How many samples it has a row for."""
+        return self._keys.shape[0]
+
     def rows(self, index: Tensor) -> SampleRng:
         """The same streams for some rows (int64 [m] or bool [n]); equal rows get equal numbers.
 

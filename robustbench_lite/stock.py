@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from .access import BatchMemory
+from .ensemble import ensemble
 from .errors import EnvironmentProblem, ModelError, NothingSelected, RobevalError
 from .group import Failure, clean_chunk, out_of_memory
 from .hookspecs import DatasetSpec, ModelSpec
@@ -56,9 +58,17 @@ class Stock:
     """Models and batches, each loaded at most once while it is needed."""
 
     def __init__(
-        self, suite: Suite, registry: Registry, places: Places, device: str, threads: int
+        self,
+        suite: Suite,
+        registry: Registry,
+        places: Places,
+        device: str,
+        threads: int,
+        members: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ) -> None:
+        """`members`: names of the models that a source of several averages."""
         self._suite = suite
+        self._members = members
         self._registry = registry
         self._places = places
         self._name = device
@@ -99,6 +109,8 @@ class Stock:
         return self._models[name]
 
     def _load(self, name: str) -> LoadedModel | Failure:
+        if name in self._members:
+            return self._together(name)
         entry = next(entry for entry in self._suite.models if entry.name == name)
         registered: Registered[ModelSpec] = self._registry.models[entry.loader]
         what = f"model '{name}'"
@@ -116,6 +128,19 @@ class Stock:
             reason = f"{what}: its loader returned {found}, expected LoadedModel"
             return Failure(reason, environment=True)
         return model
+
+    def _together(self, name: str) -> LoadedModel | Failure:
+        """A source of several models: the mean of their logits."""
+        parts: dict[str, LoadedModel] = {}
+        for member in self._members[name]:
+            part = self.model(member)
+            if isinstance(part, Failure):
+                return part
+            parts[member] = part
+        try:
+            return ensemble(parts)
+        except ModelError as problem:
+            return named(name, problem)
 
     def refusal(self, selected: Selected, name: str, model: LoadedModel) -> Failure | None:
         """Why the model cannot be judged on this data, tried on one sample."""

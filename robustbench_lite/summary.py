@@ -14,6 +14,7 @@ Definitions, over the n samples of a cell:
 *Broken* is the judge's `success`. In the worst case a sample is robust if it is clean-correct and
 no cell of that model, dataset and norm with an eps that is not larger broke it. There is one only
 where an attack spends that very eps: noise alone, or weaker budgets, prove nothing about it.
+The union of a family's attacks is the same over its own cells.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from .errors import RobevalError
 from .stats import rate
 from .types import (
     CLEAN,
+    NO_NORM,
+    NORMS,
     WORST_CASE,
     Cell,
     CellResult,
@@ -57,7 +60,7 @@ def make(
     *,
     partial: bool = False,
 ) -> Summary:
-    """One row per cell in plan order, then one worst case per model, dataset, norm and eps.
+    """One row per cell in plan order, then families, then worst cases per model, norm and eps.
 
     `samples(cell_id)` is called once per finished cell, one table is held at a time.
     `partial`: the run was cut (`--limit`, `-k`), its rows do not stand for the suite.
@@ -141,6 +144,8 @@ def _empty(cell: Cell, result: CellResult | None) -> Row:
         provider=result.provider if result else "",
         batch_size=result.batch_size if result else 0,
         fallback_for=cell.fallback_for,
+        family=cell.family,
+        union=cell.union,
     )
 
 
@@ -161,7 +166,8 @@ def _attacked(row: Row, table: Samples) -> Row:
     correct = table.clean_correct
     broken = correct & table.success
     mistakes = ~table.adv_correct & (table.adv_pred >= 0)
-    distances: NDArray[np.float64] | None = getattr(table, row.norm) if row.norm else None
+    measured = row.norm if row.norm in NORMS else None
+    distances: NDArray[np.float64] | None = getattr(table, measured) if measured else None
     survived = int((broken & table.survives_uint8).sum())
     return replace(
         row,
@@ -202,12 +208,21 @@ class _Bits:
         )
 
 
-_Spot = tuple[str, str, Norm, Fraction]
+_Group = tuple[str, str, Norm, str]  # model, dataset, norm, the family or "" for all attacks
+_Spot = tuple[_Group, Fraction]
+
+
+def _groups(model: str, dataset: str, norm: Norm | None, family: str | None) -> list[_Group]:
+    """What a cell or row counts for: a worst case needs a norm, its own family never does."""
+    if norm is None:
+        return []
+    found: list[_Group] = [] if norm == NO_NORM else [(model, dataset, norm, "")]
+    return [*found, (model, dataset, norm, family)] if family else found
 
 
 @dataclass(slots=True)
 class _Worst:
-    """Bits per model, dataset, norm and eps, merged while cells pass by one at a time."""
+    """Bits per group and eps, merged while cells pass by one at a time."""
 
     order: dict[tuple[str, str], bytes] = field(default_factory=dict)
     bits: dict[_Spot, _Bits] = field(default_factory=dict)
@@ -220,22 +235,27 @@ class _Worst:
                 f" '{cell.dataset}') has other samples, or another order, than the cells before"
                 " it; the worst case per sample cannot be taken"
             )
-        if cell.norm is None or cell.eps is None:
+        if cell.eps is None:
             return
         robust = table.clean_correct & ~table.success
         found = _Bits(table.clean_correct, robust, table.adv_correct)
-        spot = (cell.model, cell.dataset, cell.norm, cell.eps.value)
-        self.bits[spot] = self.bits[spot] & found if spot in self.bits else found
+        family = cell.family if cell.union else None
+        for group in _groups(cell.model, cell.dataset, cell.norm, family):
+            spot = (group, cell.eps.value)
+            self.bits[spot] = self.bits[spot] & found if spot in self.bits else found
 
     def rows(self, rows: Sequence[Row]) -> list[Row]:
-        """Worst cases in the order of the plan, eps ascending within a norm."""
-        groups: dict[tuple[str, str, Norm], list[Row]] = {}
+        """Families, then worst cases, in the order of the plan, eps ascending within a norm."""
+        groups: dict[_Group, list[Row]] = {}
         for row in rows:
-            if row.norm is not None and row.eps is not None:
-                groups.setdefault((row.model, row.dataset, row.norm), []).append(row)
-        return [worst for members in groups.values() for worst in self._grid(members)]
+            family = row.family if row.union else None
+            for group in _groups(row.model, row.dataset, row.norm, family):
+                if row.eps is not None:
+                    groups.setdefault(group, []).append(row)
+        ordered = sorted(groups, key=lambda group: not group[3])
+        return [worst for group in ordered for worst in self._grid(group, groups[group])]
 
-    def _grid(self, group: Sequence[Row]) -> list[Row]:
+    def _grid(self, spot: _Group, group: Sequence[Row]) -> list[Row]:
         texts: dict[Fraction, Eps] = {}
         for row in group:
             assert row.eps is not None
@@ -243,14 +263,12 @@ class _Worst:
         found: list[Row] = []
         bits: _Bits | None = None
         for value in sorted(texts):
-            first = group[0]
-            assert first.norm is not None
-            here = self.bits.get((first.model, first.dataset, first.norm, value))
+            here = self.bits.get((spot, value))
             if here is not None:
                 bits = here if bits is None else bits & here
             members = [row for row in group if row.eps is not None and row.eps.value <= value]
             if any(_attacks_at(row, value) for row in members):
-                found.append(_worst(members, texts[value], bits))
+                found.append(_worst(spot[3] or WORST_CASE, members, texts[value], bits))
         return found
 
 
@@ -259,14 +277,14 @@ def _attacks_at(row: Row, eps: Fraction) -> bool:
     return row.role == "attack" and row.eps is not None and row.eps.value == eps
 
 
-def _worst(members: Sequence[Row], eps: Eps, bits: _Bits | None) -> Row:
+def _worst(name: str, members: Sequence[Row], eps: Eps, bits: _Bits | None) -> Row:
     first = members[0]
     paid = _paid(members)
     status, reason = _gravest([row for row in members if not _replaced(row, members)])
     row = replace(
         first,
-        cell_id="/".join((WORST_CASE, first.model, first.dataset, str(first.norm), str(eps.value))),
-        attack=WORST_CASE,
+        cell_id="/".join((name, first.model, first.dataset, str(first.norm), str(eps.value))),
+        attack=name,
         plugin=WORST_CASE,
         source=_common({row.source for row in members}),
         role="attack",
@@ -289,6 +307,9 @@ def _worst(members: Sequence[Row], eps: Eps, bits: _Bits | None) -> Row:
         provider=_common({row.provider for row in members}),
         batch_size=first.batch_size if len({row.batch_size for row in members}) == 1 else 0,
         members=tuple(row.cell_id for row in members),
+        fallback_for=None,
+        family=None,
+        union=False,
     )
     if status != "ok":
         return row

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from torch import Tensor
 
-Norm = Literal["linf", "l2", "l1", "l0"]
+Norm = Literal["linf", "l2", "l1", "l0", "none"]
 Access = Literal["gradient", "score", "decision", "none"]
 Role = Literal["attack", "control"]
 Kind = Literal["fixed-budget", "minimal-norm"]
@@ -32,7 +32,9 @@ GateStatus = Literal["PASS", "FAIL", "INCONCLUSIVE", "INVALID"]
 Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 
 ACCESS: tuple[Access, ...] = ("none", "decision", "score", "gradient")
-NORMS: tuple[Norm, ...] = ("linf", "l2", "l1", "l0")
+NORMS: tuple[Norm, ...] = ("linf", "l2", "l1", "l0")  # distances that the judge measures
+NO_NORM: Norm = "none"  # a set that the attack defines (rotations, fog); eps is its strength there
+THREATS: tuple[Norm, ...] = (*NORMS, NO_NORM)
 CLEAN = "clean"
 WORST_CASE = "worst-case"
 
@@ -74,7 +76,8 @@ class Budget:
     """What an attack may spend on one sample: the ball of radius `eps` in `norm`, inside `box`.
 
     `norm` "l0" counts changed pixels of an image [c, h, w] (a pixel counts once, whatever number
-    of its channels changed) and changed components of any other shape.
+    of its channels changed) and changed components of any other shape. Under "none" the attack
+    itself defines what it may do at strength `eps`; the judge then checks the box alone.
     A minimal-norm attack gets the largest eps of its grid.
     """
 
@@ -157,11 +160,14 @@ class DatasetEntry:
 class AttackEntry:
     """`attacks.<name>` of a suite: one attack with its parameters over a grid of eps.
 
-    `source`: the model it is crafted on (None: the model under attack, white box).
+    `source`: the model it is crafted on (None: the model under attack, white box); several are
+    one, "a + b" with `sources` ("a", "b"), whose logits are averaged.
     `target`: None (untargeted), "next", "random", "least-likely", or a class index as text.
     `repeats`: independent draws; a sample counts as broken if any draw breaks it.
     `fallback`: the gradient-free attack to run if the source turns out to have no usable
     gradient ("off" for none, None for the default of the norm).
+    `eot`: passes averaged for every answer of a randomised model. `bpda`: steps of the model whose
+    gradient is taken to be the identity's.
     """
 
     name: str
@@ -175,6 +181,9 @@ class AttackEntry:
     where: Where
     fallback: str | None = None
     eps_where: tuple[Where, ...] = ()
+    sources: tuple[str, ...] = ()
+    eot: int = 1
+    bpda: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,6 +255,7 @@ class Component:
 
     `content`: hash of loader, its code version, parameters (without paths) and file contents.
     `files`: name -> sha256 of the files that the content covers. `parameters`: for display.
+    `members`: the models whose logits it averages, if it is such a source.
     """
 
     name: str
@@ -254,6 +264,7 @@ class Component:
     files: Mapping[str, str]
     parameters: Mapping[str, Json]
     access: Access = "none"
+    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,6 +277,9 @@ class Cell:
     `skip`: why it cannot run (it is then listed as skipped), or None.
     `reach`: the largest eps of its grid, which a minimal-norm attack is given.
     `fallback_for`: the entry that it stands in for, should that one find no gradient to use.
+    `access`: what its attack asks of the model. `eot`, `bpda`: as in the entry.
+    `family`: the entry of the suite that stands for several attacks, of which this is one, and
+    `why`: why it was picked. `union`: whether the family is judged by the worst of its members.
     """
 
     id: str
@@ -288,6 +302,12 @@ class Cell:
     cost: Cost | None
     reach: Eps | None = None
     fallback_for: str | None = None
+    access: Access = "none"
+    eot: int = 1
+    bpda: tuple[str, ...] = ()
+    family: str | None = None
+    why: str = ""
+    union: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -438,6 +458,10 @@ class Classifier(Protocol):
 
     def value_and_gradient(self, x: Tensor, y: Tensor, loss: Loss = "cross-entropy") -> Evaluated:
         """Loss, gradient and the logits of the same pass. Needs access "gradient"."""
+        ...
+
+    def averaged(self, draws: int) -> Classifier:
+        """The same model, each answer the mean over `draws` passes (EOT, Athalye et al. 2018)."""
         ...
 
     def rows(self, index: Tensor) -> Classifier:
@@ -612,7 +636,8 @@ class Row:
     """One row of tables/cells.csv: a cell at one eps, the clean pass, or a worst case.
 
     Rates are None unless status is "ok". `members`: the cells of a worst case. `fallback_for`: the
-    entry whose gradients could not be used.
+    entry whose gradients could not be used. `family`: the entry of the suite that it belongs to;
+    `union`: gates on that entry judge the union of its rows, not this one.
     """
 
     cell_id: str
@@ -643,6 +668,8 @@ class Row:
     batch_size: int
     members: tuple[str, ...] = ()
     fallback_for: str | None = None
+    family: str | None = None
+    union: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

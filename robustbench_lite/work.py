@@ -8,118 +8,46 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from . import norms
 from .access import BatchMemory
-from .craft import BROKEN_GRADIENT, ZERO_GRADIENT, Crafted, craft, targets
+from .craft import BROKEN_GRADIENT, ZERO_GRADIENT, craft, fixed_chance, targets
 from .group import (
     ATTACKABLE,
     FOUND_ON_TWIN,
     GALLERY,
-    ILLEGAL,
     NOT_CONFIRMED,
+    RISING,
+    SILENT,
+    UNBROKEN,
     UNCHANGED,
+    UNSPENT,
     Chunk,
     Failure,
     out_of_memory,
 )
 from .hookspecs import AttackSpec
-from .judge import judge
 from .params import Params
 from .rng import SampleRng
-from .types import Batch, Box, Budget, Cell, Examples, LoadedModel, Norm, Outcome, Samples
+from .standing import OUTCOME, State, judged, rows_of
+from .types import (
+    NORMS,
+    Batch,
+    Box,
+    Budget,
+    Cell,
+    Examples,
+    LoadedModel,
+    Outcome,
+    Samples,
+)
 
 UNBOUNDED = Box(float("-inf"), float("inf"))
-_OUTCOME = tuple(f.name for f in dataclasses.fields(Outcome) if f.name != "problems")
-
-
-@dataclass(slots=True)
-class _State:
-    """The best that is known of each row of a batch on one target, while eps and draws go on."""
-
-    x_adv: Tensor
-    outcome: Outcome | None
-    queries: NDArray[np.float64]
-    gradients: NDArray[np.float64]
-    broken_gradient: NDArray[np.bool_]
-    zero_gradient: NDArray[np.bool_]
-    observed: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    @staticmethod
-    def fresh(x_adv: Tensor) -> _State:
-        n = x_adv.shape[0]
-        no = np.zeros(n, dtype=bool)
-        return _State(x_adv, None, np.zeros(n), np.zeros(n), no, no.copy())
-
-    def at_next_eps(self) -> _State:
-        """The same rows at a larger eps: what is broken stays, its cost is not counted again."""
-        fresh = _State.fresh(self.x_adv)
-        return dataclasses.replace(fresh, outcome=self.outcome)
-
-    def open_rows(self) -> NDArray[np.int64]:
-        """Rows that are not broken yet."""
-        if self.outcome is None:
-            return np.arange(len(self.queries))
-        return np.flatnonzero(~self.outcome.success)
-
-    def update(
-        self,
-        rows: NDArray[np.int64],
-        crafted: Crafted,
-        outcome: Outcome,
-        box: Box,
-        nearest: Norm | None,
-    ) -> None:
-        """Take over the new outcome of `rows` where the row was not broken before.
-
-        `nearest`: of two breaks the one that is nearer in this norm stands (minimal-norm attacks).
-        """
-        self.seconds += crafted.seconds
-        self.queries[rows] += crafted.tally.queries.cpu().numpy()
-        self.gradients[rows] += crafted.tally.gradients.cpu().numpy()
-        self.broken_gradient[rows] |= crafted.tally.broken_gradient.cpu().numpy()
-        self.zero_gradient[rows] |= crafted.tally.zero_gradient.cpu().numpy()
-        for key, value in crafted.observed.items():
-            self.observed[key] = self.observed.get(key, 0) + value
-        for problem, count in outcome.problems.items():
-            key = ILLEGAL + problem
-            self.observed[key] = self.observed.get(key, 0) + count
-        if self.outcome is None:
-            assert len(rows) == len(self.queries)
-            self.outcome = outcome
-            fresh = np.ones(len(rows), dtype=bool)
-        else:
-            fresh = ~self.outcome.success[rows]
-            if nearest is not None:
-                nearer = getattr(outcome, nearest) < getattr(self.outcome, nearest)[rows]
-                fresh = outcome.success & (fresh | nearer) | fresh & ~outcome.success
-            self.outcome = _overwritten(self.outcome, rows[fresh], outcome, fresh)
-        candidate = crafted.candidate
-        if isinstance(candidate, Tensor) and candidate.shape == (len(rows), *self.x_adv.shape[1:]):
-            legal = torch.from_numpy(fresh & outcome.legal).to(self.x_adv.device)
-            where = torch.from_numpy(rows[fresh & outcome.legal]).to(self.x_adv.device)
-            taken = candidate.detach().to(self.x_adv)[legal].clamp(box.low, box.high)
-            self.x_adv = self.x_adv.index_copy(0, where, taken)
-
-
-def _overwritten(
-    old: Outcome, rows: NDArray[np.int64], new: Outcome, fresh: NDArray[np.bool_]
-) -> Outcome:
-    def merged(name: str) -> NDArray[np.generic]:
-        column: NDArray[np.generic] = getattr(old, name).copy()
-        column[rows] = getattr(new, name)[fresh]
-        return column
-
-    columns: dict[str, Any] = {name: merged(name) for name in _OUTCOME}
-    return Outcome(**columns, problems={})
 
 
 def attack(
@@ -139,7 +67,7 @@ def attack(
     results: dict[str, Chunk | Failure] = {}
     if spec.kind == "minimal-norm":
         return work.minimal_norm(cells)
-    states: dict[str, _State] = {}
+    states: dict[str, State] = {}
     for _, group in _by_eps(cells):
         states = {name: state.at_next_eps() for name, state in states.items() if spec.carries}
         results |= work.fixed_budget(group, states)
@@ -172,7 +100,7 @@ class _Work:
     params: Params
 
     def fixed_budget(
-        self, cells: Sequence[Cell], states: dict[str, _State]
+        self, cells: Sequence[Cell], states: dict[str, State]
     ) -> dict[str, Chunk | Failure]:
         """Every cell at one eps; `states` carries broken rows from one eps to the next."""
         failures = self._draws(cells, states, _radius(cells[0]))
@@ -185,7 +113,7 @@ class _Work:
         """One call at the largest eps, judged against every eps by its distances."""
         reach = cells[0].reach
         assert reach is not None
-        states: dict[str, _State] = {}
+        states: dict[str, State] = {}
         failures = self._draws(cells, states, float(reach))
         chunks: dict[str, Chunk | Failure] = {}
         for cell in cells:
@@ -199,7 +127,7 @@ class _Work:
         return chunks
 
     def _draws(
-        self, cells: Sequence[Cell], states: dict[str, _State], eps: float
+        self, cells: Sequence[Cell], states: dict[str, State], eps: float
     ) -> dict[str, Failure]:
         """Every draw at one eps, into `states`; target -> why it has no outcome."""
         failures: dict[str, Failure] = {}
@@ -221,7 +149,7 @@ class _Work:
         self,
         first: Cell,
         names: Sequence[str],
-        states: dict[str, _State],
+        states: dict[str, State],
         repeat: int,
         budget: Budget,
     ) -> dict[str, Failure]:
@@ -249,34 +177,31 @@ class _Work:
             budget=budget,
             rng=rng.rows(index),
             goal=goal,
+            eot=first.eot,
+            bpda=first.bpda,
         )
-        part = dataclasses.replace(
-            self.batch,
-            ids=(),
-            hashes=(),
-            keys=self.batch.keys[index],
-            x=self.batch.x[index],
-            y=self.batch.y[index],
-        )
-        judged = dataclasses.replace(budget, eps=float("inf")) if minimal else budget
+        part = rows_of(self.batch, index)
+        reach = dataclasses.replace(budget, eps=float("inf")) if minimal else budget
         failures: dict[str, Failure] = {}
         for name in names:
             try:
-                outcome = judge(
-                    self.targets[name],
-                    part,
-                    crafted.candidate,
-                    judged,
-                    goal=None if goal is None else goal[index],
-                )
+                with fixed_chance(rng.rows(index).fork("judge")):
+                    found = judged(
+                        self.targets[name],
+                        part,
+                        crafted,
+                        reach,
+                        None if goal is None else goal[index],
+                        first.norm if minimal else None,
+                    )
             except Exception as problem:
                 if out_of_memory(problem):
                     raise
                 what = f"model '{name}' could not judge what '{self.spec.name}' returned"
                 failures[name] = Failure.of(what, problem)
                 continue
-            state = states.setdefault(name, _State.fresh(self.batch.x))
-            state.update(rows, crafted, outcome, budget.box, first.norm if minimal else None)
+            state = states.setdefault(name, State.fresh(self.batch.x))
+            state.update(rows, crafted, found, budget.box, first.norm if minimal else None)
         return failures
 
     def _budget(self, cell: Cell, eps: float) -> Budget:
@@ -304,7 +229,7 @@ class _Work:
         eps = _radius(cell)
         return eps + norms.tolerance(cell.norm, eps, self.batch.box, tuple(self.batch.x.shape[1:]))
 
-    def _chunk(self, cell: Cell, state: _State) -> Chunk:
+    def _chunk(self, cell: Cell, state: State) -> Chunk:
         outcome = state.outcome
         assert outcome is not None
         clean = self.clean[cell.model]
@@ -317,7 +242,7 @@ class _Work:
             clean_pred=clean.clean_pred,
             clean_confidence=clean.clean_confidence,
             clean_correct=correct,
-            **{name: getattr(outcome, name).copy() for name in _OUTCOME},
+            **{name: getattr(outcome, name).copy() for name in OUTCOME},
             queries=state.queries.copy(),
             gradients=state.gradients.copy(),
             status=np.select([~outcome.legal, ~decided], ["illegal", "no-decision"], "ok").astype(
@@ -339,7 +264,7 @@ class _Work:
         )
 
     def _observed(
-        self, cell: Cell, state: _State, outcome: Outcome, correct: NDArray[np.bool_]
+        self, cell: Cell, state: State, outcome: Outcome, correct: NDArray[np.bool_]
     ) -> dict[str, float]:
         observed = dict(state.observed)
         unbroken = correct & ~outcome.success
@@ -351,11 +276,28 @@ class _Work:
         if cell.role == "attack" and _radius(cell) > 0:
             observed[ATTACKABLE] = int(correct.sum())
             observed[UNCHANGED] = int((correct & outcome.legal & (outcome.linf == 0)).sum())
+            observed |= self._effort(cell, state, outcome, unbroken)
         return observed
 
-    def _confirmed(self, cell: Cell, state: _State, outcome: Outcome) -> dict[str, float]:
+    def _effort(
+        self, cell: Cell, state: State, outcome: Outcome, unbroken: NDArray[np.bool_]
+    ) -> dict[str, float]:
+        """Signs that the attack could have done more with the samples that it left."""
+        counts = {SILENT: int((state.silent & self.clean[cell.model].clean_correct).sum())}
+        if cell.effort == "iterative":
+            counts[RISING] = int((state.rising & unbroken).sum())
+        if cell.effort == "iterative" and cell.kind == "fixed-budget" and cell.norm in NORMS:
+            spent = getattr(outcome, cell.norm) >= _radius(cell) / 2
+            counts[UNSPENT] = int((unbroken & outcome.legal & ~spent).sum())
+        if any(counts.values()):
+            counts[UNBROKEN] = int(unbroken.sum())
+        return {key: count for key, count in counts.items() if count}
+
+    def _confirmed(self, cell: Cell, state: State, outcome: Outcome) -> dict[str, float]:
         """How many points break the twin, and how many of those the file does not confirm."""
         model = self.targets[cell.model]
+        if cell.norm not in NORMS:
+            return {}
         if model.verify is None or self.spec.access != "gradient" or cell.source != cell.model:
             return {}
         assert model.differentiable is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import numpy as np
@@ -38,6 +38,7 @@ class CountingClassifier:
     index: Tensor
     queries: Tensor
     gradients: Tensor
+    draws: int = 1
 
     @property
     def device(self) -> torch.device:
@@ -46,7 +47,7 @@ class CountingClassifier:
     def logits(self, x: Tensor) -> Tensor:
         self._count(self.queries, x)
         with torch.no_grad():
-            return cast("Tensor", self.net(x))
+            return torch.stack([self.net(x) for _ in range(self.draws)]).mean(dim=0)
 
     def decide(self, x: Tensor) -> Tensor:
         return self.logits(x).argmax(dim=1)
@@ -59,21 +60,16 @@ class CountingClassifier:
         self._count(self.gradients, x)
         with torch.enable_grad():
             leaf = x.detach().clone().requires_grad_(True)
-            logits = self.net(leaf)
+            logits = torch.stack([self.net(leaf) for _ in range(self.draws)]).mean(dim=0)
             value = losses.resolve(loss)(logits, y)
             (gradient,) = torch.autograd.grad(value.sum(), leaf)
         return Evaluated(value.detach(), gradient, logits.detach())
 
+    def averaged(self, draws: int) -> CountingClassifier:
+        return replace(self, draws=self.draws * draws)
+
     def rows(self, index: Tensor) -> CountingClassifier:
-        return CountingClassifier(
-            net=self.net,
-            num_classes=self.num_classes,
-            box=self.box,
-            shape=self.shape,
-            index=self.index[index],
-            queries=self.queries,
-            gradients=self.gradients,
-        )
+        return replace(self, index=self.index[index])
 
     def module(self) -> nn.Module:
         return self.net
@@ -81,7 +77,7 @@ class CountingClassifier:
     def _count(self, counter: Tensor, x: Tensor) -> None:
         assert x.shape == (len(self.index), *self.shape)
         assert x.dtype == torch.float32
-        counter.index_add_(0, self.index, torch.ones_like(self.index))
+        counter.index_add_(0, self.index, torch.full_like(self.index, self.draws))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,16 +13,17 @@ ROOT = Path(robustbench_lite.__file__).parent
 LAYERS = (
     {"_version", "errors", "types"},
     {"hookspecs", "params", "losses", "norms", "rng", "stats", "records", "words"},
+    {"adaptive", "seen"},
     {"contract", "plugins", "judge", "access", "samples", "machine", "choose"},
-    {"craft", "group", "listing", "progress", "checkup", "identity"},
-    {"work", "stock", "probe"},
+    {"craft", "group", "ensemble", "listing", "progress", "checkup", "identity"},
+    {"work", "standing", "stock", "probe"},
     {"suite", "plan", "execute", "store", "summary", "diagnose", "gate", "report", "doctor"},
     {"prepare"},
     {"run"},
     {"cli"},
     {"__main__"},
 )
-STAGES = LAYERS[5]
+STAGES = next(names for names in LAYERS if "execute" in names)
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FREE = {"__init__", "builtin", "embedded", "testing"}
 

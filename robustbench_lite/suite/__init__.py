@@ -21,11 +21,11 @@ from ..types import (
     Where,
 )
 from ..words import Problem, render
+from .attacks import read_attack
 from .entries import (
     Resolved,
     Shop,
     read_analysis,
-    read_attack,
     read_dataset,
     read_model,
 )

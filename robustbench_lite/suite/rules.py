@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..types import NORMS, AttackEntry, Eps, Evaluation, Gate, Json, Norm, Where
+from ..types import THREATS, AttackEntry, Eps, Evaluation, Gate, Json, Norm, Where
 from ..words import did_you_mean, listed
-from .entries import ALL
+from .attacks import ALL
 from .sections import Section, radius, written
 
 METRICS = (
@@ -93,7 +93,9 @@ def read_gate(
 
 
 def _everything(root: Section, names: Names) -> tuple[Evaluation, ...]:
-    sources = {entry.source for entry in names.attacks.values()}
+    sources = {
+        name for entry in names.attacks.values() for name in (entry.sources or (entry.source,))
+    }
     gated = _gated_models(root)
     judged = [model for model in names.models if model not in sources or model in gated]
     if names.models and not judged:
@@ -179,8 +181,8 @@ def _known(section: Section, key: str, names: Sequence[str]) -> str | None:
 
 
 def _norm(section: Section) -> Norm | None:
-    found = section.choice("norm", NORMS)
-    return next((norm for norm in NORMS if norm == found), None)
+    found = section.choice("norm", THREATS)
+    return next((norm for norm in THREATS if norm == found), None)
 
 
 def _eps(section: Section) -> Eps | None:

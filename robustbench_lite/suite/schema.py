@@ -13,8 +13,8 @@ from ..contract import COMMON_KEYS, SpecKind
 from ..hookspecs import AttackSpec, Spec
 from ..params import Params
 from ..plugins import Registered, Registry
-from ..types import NORMS
-from .entries import TARGETS
+from ..types import THREATS
+from .attacks import IDENTITY, TARGETS
 from .rules import METRICS
 from .sections import KEYS, SCHEMA
 
@@ -111,7 +111,7 @@ def _plugin(kind: SpecKind, spec: Spec, definitions: Schema) -> Schema:
 
 def _common(kind: SpecKind, spec: Spec) -> Schema:
     whole: Schema = {"type": "integer", "minimum": 0}
-    norms = list(spec.norms) if isinstance(spec, AttackSpec) else list(NORMS)
+    norms = list(spec.norms) if isinstance(spec, AttackSpec) else list(THREATS)
     known: Schema = {
         "sha256": _SHA256,
         "take": {"type": "integer", "minimum": 1},
@@ -122,7 +122,9 @@ def _common(kind: SpecKind, spec: Spec) -> Schema:
         "classes": _one_or_many({"type": ["string", "integer"]}),
         "norm": {"enum": norms},
         "eps": _one_or_many(_EPS),
-        "source": {"type": "string"},
+        "source": _one_or_many({"type": "string"}),
+        "eot": {"type": "integer", "minimum": 1},
+        "bpda": {"type": "object", "additionalProperties": {"const": IDENTITY}},
         "target": {"anyOf": [{"enum": list(TARGETS)}, whole]},
         "repeats": {"type": "integer", "minimum": 1},
         "fallback": {"type": "string"},
@@ -151,7 +153,7 @@ def _gate() -> Schema:
             "model": text,
             "dataset": text,
             "attack": text,
-            "norm": _or_reference({"enum": list(NORMS)}),
+            "norm": _or_reference({"enum": list(THREATS)}),
             "eps": _EPS,
             "min": share,
             "max": share,

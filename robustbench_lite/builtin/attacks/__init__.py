@@ -29,6 +29,7 @@ from . import (
     sparse_rs,
     spsa,
     square,
+    standard,
     uniform_noise,
 )
 
@@ -37,6 +38,7 @@ from . import (
 def robeval_attacks() -> Iterable[AttackSpec]:
     """Every built-in attack, then every built-in control."""
     return (
+        standard.SPEC,
         fgsm.SPEC,
         pgd.SPEC,
         apgd.SPEC,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -36,9 +35,6 @@ class ApgdParams(Params):
     restarts: int = Field(default=1, ge=1, description="runs on the samples not broken yet")
     n_targets: int = Field(
         default=9, ge=1, description="classes that dlr-targeted tries, the likeliest ones"
-    )
-    eot: int = Field(
-        default=1, ge=1, description="passes averaged for one look at a randomised model"
     )
 
 
@@ -91,21 +87,19 @@ class _Search:
 
 @dataclass(frozen=True, slots=True)
 class _Eye:
-    """How a run looks at the model: the mean of `draws` passes of `loss`."""
+    """How a run looks at the model: through `loss`."""
 
     model: Classifier
     loss: str
-    draws: int
 
     def look(self, search: _Search, point: Tensor, *, last: bool) -> Evaluated:
         """Loss, gradient (all 0 where it is the `last` look) and logits at `point`."""
         seen, labels, loss = self.model.rows(search.index), search.aim.labels, self._loss(search)
-        looks = [_pass(seen, point, labels, loss, last=last) for _ in range(self.draws)]
-        return Evaluated(*(_mean(parts) for parts in zip(*looks, strict=True)))
+        return _pass(seen, point, labels, loss, last=last)
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits of the clean batch."""
-        return _mean([self.model.logits(x) for _ in range(self.draws)])
+        return self.model.logits(x)
 
     def _loss(self, search: _Search) -> Loss:
         from robustbench_lite import losses
@@ -126,10 +120,6 @@ def _pass(seen: Classifier, point: Tensor, labels: Tensor, loss: Loss, *, last: 
     return Evaluated(value, point.new_zeros(()).expand_as(point), logits)
 
 
-def _mean(values: Sequence[Tensor]) -> Tensor:
-    return values[0] if len(values) == 1 else sum(values[1:], values[0]) / len(values)
-
-
 def apgd(
     model: Classifier,
     x: Tensor,
@@ -142,7 +132,6 @@ def apgd(
     steps: int = 100,
     restarts: int = 1,
     n_targets: int = 9,
-    eot: int = 1,
 ) -> Tensor:
     """The worst point met on the way: float32 [n, *shape].
 
@@ -161,7 +150,7 @@ def apgd(
     "cross-entropy" is `losses.rescaled_cross_entropy`: the same ascent, whatever the scale of the
     logits. "dlr-targeted" makes one run for each of the `n_targets` classes that are likeliest on
     the clean input (at most k - 1); whatever class is reached, the sample is broken. With a
-    `target` there is one run, towards it. `eot` averages loss, gradient and logits over passes.
+    `target` there is one run, towards it.
 
     Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse
     parameter-free attacks", ICML 2020, algorithm 1; l1: "Mind the box: l1-APGD for sparse
@@ -170,7 +159,7 @@ def apgd(
     if not x.shape[0]:
         return x.clone()
     each = loss == TARGETED and target is None
-    eye = _Eye(model, loss.removesuffix("-targeted"), eot)
+    eye = _Eye(model, loss.removesuffix("-targeted"))
     search = _unbroken(eye, x, goal_of(y, target), n_targets if each else 0)
     rivals: list[int | None] = [*range(search.rivals.shape[1])] if each else [None]
     for restart, rival in itertools.product(range(restarts), rivals):
@@ -248,8 +237,8 @@ def _indices(mask: Tensor) -> Tensor:
 def _cost(params: Params, shape: tuple[int, ...] | None, classes: int | None) -> Cost:  # noqa: ARG001
     assert isinstance(params, ApgdParams)
     rivals = params.n_targets if classes is None else min(params.n_targets, classes - 1)
-    passes = params.eot * params.restarts * (rivals if params.loss == TARGETED else 1)
-    return Cost(queries=params.eot + passes * (params.steps + 1), gradients=passes * params.steps)
+    passes = params.restarts * (rivals if params.loss == TARGETED else 1)
+    return Cost(queries=1 + passes * (params.steps + 1), gradients=passes * params.steps)
 
 
 SPEC = AttackSpec(

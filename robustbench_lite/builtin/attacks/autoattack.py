@@ -54,8 +54,8 @@ def parts(version: str) -> Sequence[Part]:
     ratio = {"loss": "dlr", "steps": 100}
     if version == "rand":
         return (
-            Part("apgd-ce", apgd.SPEC, entropy | {"eot": DRAWS}),
-            Part("apgd-dlr", apgd.SPEC, ratio | {"eot": DRAWS}),
+            Part("apgd-ce", apgd.SPEC, entropy),
+            Part("apgd-dlr", apgd.SPEC, ratio),
         )
     more = version == "plus"
     restarts = {"restarts": 5 if more else 1}
@@ -95,8 +95,9 @@ def autoattack(
     Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse
     parameter-free attacks", ICML 2020.
     """
-    looks = DRAWS if version == "rand" else 1
-    return cascade(parts(version), model, x, y, budget=budget, rng=rng, looks=looks)
+    if version == "rand":
+        model = model.averaged(DRAWS)
+    return cascade(parts(version), model, x, y, budget=budget, rng=rng)
 
 
 def cascade(
@@ -107,16 +108,15 @@ def cascade(
     *,
     budget: Budget,
     rng: SampleRng,
-    looks: int,
 ) -> Tensor:
-    """Each of `attacks` on the samples that those before it left; `looks` passes decide on one."""
+    """Each of `attacks` on the samples that those before it left."""
     from robustbench_lite import losses, norms
 
     best, goal = x.clone(), goal_of(y, None)
     if not x.shape[0]:
         return best
     margin = x.new_full((x.shape[0],), -math.inf)
-    alive = (~goal.reached(_mean_logits(model, x, looks))).nonzero().squeeze(1)
+    alive = (~goal.reached(model.logits(x))).nonzero().squeeze(1)
     for attack in attacks:
         if not alive.shape[0]:
             break
@@ -133,7 +133,7 @@ def cascade(
             **own,
         )
         point = norms.clip(found, start, budget)
-        logits = _mean_logits(seen, point, looks)
+        logits = seen.logits(point)
         broken, value = goal.rows(alive).reached(logits), losses.margin(logits, labels)
         better = broken | (value > margin[alive])
         best[alive] = point.where(norms.per_sample(better, point), best[alive])
@@ -142,20 +142,14 @@ def cascade(
     return best
 
 
-def _mean_logits(model: Classifier, x: Tensor, looks: int) -> Tensor:
-    if looks == 1:
-        return model.logits(x)
-    return sum((model.logits(x) for _ in range(looks - 1)), model.logits(x)) / looks
-
-
 def _cost(params: Params, shape: tuple[int, ...] | None, classes: int | None) -> Cost:
     assert isinstance(params, AutoAttackParams)
     attacks = parts(params.version)
-    looks = (len(attacks) + 1) * (DRAWS if params.version == "rand" else 1)
+    draws = DRAWS if params.version == "rand" else 1
     costs = [attack.cost(shape, classes) for attack in attacks]
     return Cost(
-        queries=looks + sum(cost.queries for cost in costs),
-        gradients=sum(cost.gradients for cost in costs),
+        queries=draws * (len(attacks) + 1 + sum(cost.queries for cost in costs)),
+        gradients=draws * sum(cost.gradients for cost in costs),
     )
 
 

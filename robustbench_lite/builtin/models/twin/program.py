@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -30,7 +31,13 @@ class Step:
     outputs: tuple[int, ...]
     frees: tuple[int, ...]
     fixed: bool
-    label: str
+    name: str
+    operator: str
+
+    @property
+    def label(self) -> str:
+        """The node as messages name it."""
+        return f"'{self.name}' ({self.operator})"
 
 
 class Program(nn.Module):
@@ -117,8 +124,10 @@ class Program(nn.Module):
             for wire, as_host in draft.ports:
                 places.append(none if wire is None else self._read(wire, as_host, steps))
             made = tuple(self._new(wire, host=wire.host) for wire in draft.outputs)
-            label = f"'{draft.node.name}' ({draft.node.op})"
-            steps.append(Step(draft.kernel, tuple(places), made, (), draft.fixed, label))
+            node = draft.node
+            steps.append(
+                Step(draft.kernel, tuple(places), made, (), draft.fixed, node.name, str(node.op))
+            )
         for wire in outputs:
             self._read(wire, False, steps)
         return steps
@@ -132,7 +141,7 @@ class Program(nn.Module):
         kernel: Kernel = as_array if as_host else self._upload
         self.dynamic = self.dynamic or (as_host and not wire.fixed)
         place = self._new(wire, host=as_host)
-        steps.append(Step(kernel, (source,), (place,), (), wire.fixed, "copy"))
+        steps.append(Step(kernel, (source,), (place,), (), wire.fixed, "", "copy"))
         return place
 
     def _upload(self, array: Host) -> Tensor:
@@ -165,6 +174,22 @@ class Program(nn.Module):
         made = [slots[place] for place in self._outputs]
         return tuple(value for value in made if isinstance(value, Tensor))
 
+    def step_names(self) -> list[str]:
+        """Names and operators of the nodes whose gradient can be replaced."""
+        steps = [step for step in self.steps if not step.fixed]
+        return [name for step in steps for name in (step.name, step.operator) if name]
+
+    @contextmanager
+    def straight_through(self, names: Sequence[str]) -> Iterator[None]:
+        """Inside, gradients pass the named nodes as if each were the identity."""
+        kept = self.steps, self._quick
+        self.steps = [_passing(step, names) for step in self.steps]
+        self._quick = [_passing(step, names) for step in self._quick]
+        try:
+            yield
+        finally:
+            self.steps, self._quick = kept
+
     def _run_known(self, slots: list[Slot], shapes: tuple[torch.Size, ...]) -> None:
         seen = self._seen.get(shapes)
         if seen is not None:
@@ -176,6 +201,23 @@ class Program(nn.Module):
         if len(self._seen) >= _REMEMBERED:
             self._seen.pop(next(iter(self._seen)))
         self._seen[shapes] = kept
+
+
+def _passing(step: Step, names: Sequence[str]) -> Step:
+    """The step with the gradient of the identity, if it is one of `names`."""
+    if step.fixed or not {step.name, step.operator} & set(names):
+        return step
+
+    def kernel(*values: Slot) -> Tensor:
+        made, x = step.kernel(*values), values[0]
+        if not isinstance(made, Tensor) or not isinstance(x, Tensor) or made.shape != x.shape:
+            raise ModelError(
+                f"bpda: node {step.label} changes the shape of its input; only a node that keeps it"
+                " can pass gradients on as the identity"
+            )
+        return x + (made - x).detach()
+
+    return replace(step, kernel=kernel)
 
 
 def _alive(drafts: Sequence[Draft], outputs: Sequence[Wire]) -> list[Draft]:
@@ -197,7 +239,7 @@ def _with_frees(steps: Sequence[Step], kept: set[int], first: int) -> list[Step]
         used = {*step.inputs, *step.outputs}
         frees = tuple(sorted(place for place in used - seen if place >= first))
         seen |= used
-        done.append(Step(step.kernel, step.inputs, step.outputs, frees, step.fixed, step.label))
+        done.append(replace(step, frees=frees))
     return done[::-1]
 
 
