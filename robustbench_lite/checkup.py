@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -92,6 +92,40 @@ class GradientReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DataReport:
+    """The pre-flight checks on `samples` of a dataset: `correct` answers, passes they took.
+
+    `observed`: every number of the checks that is not 0.
+    """
+
+    name: str
+    samples: int
+    correct: int
+    forward_passes: int
+    backward_passes: int
+    observed: Mapping[str, float]
+
+    def as_json(self) -> dict[str, Json]:
+        """The checks as plain values."""
+        return {
+            "name": self.name,
+            "samples": self.samples,
+            "correct": self.correct,
+            "forward_passes": self.forward_passes,
+            "backward_passes": self.backward_passes,
+            "observed": {key: _finite(value) for key, value in self.observed.items()},
+        }
+
+    def facts(self) -> dict[str, str | None]:
+        """Its lines for a human."""
+        right = f"{self.correct} of {self.samples} right"
+        return {
+            "clean accuracy": f"{self.correct / self.samples:.1%} ({right}) on '{self.name}'",
+            "pre-flight": f"{self.forward_passes} forward, {self.backward_passes} backward passes",
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What is known of a model file; a field is None where it could not be found out.
 
@@ -100,7 +134,8 @@ class Report:
     `output_kind`: what its numbers look like. `deterministic`: twice the same. `batch_dependent`:
     a sample's output depends on which samples are beside it. `seconds_per_sample`: one forward
     pass in a batch of `batch`. `twin`: None for a file that needs none. `attacks`: which families
-    of attacks can be run on it.
+    of attacks can be run on it. `observed`: the numbers of the pre-flight checks on uniform
+    inputs. `data`: the checks on real samples, None where no dataset was given.
     """
 
     path: Path
@@ -122,6 +157,8 @@ class Report:
     twin: TwinReport | None = None
     gradient: GradientReport | None = None
     attacks: tuple[Access, ...] = ()
+    observed: Mapping[str, float] = field(default_factory=dict)
+    data: DataReport | None = None
     findings: tuple[Finding, ...] = ()
     problem: str | None = None
 
@@ -146,6 +183,7 @@ class Report:
             "twin": None if self.twin is None else self.twin.as_json(),
             "gradient": None if self.gradient is None else self.gradient.as_json(),
             "attacks": list(self.attacks),
+            "data": None if self.data is None else self.data.as_json(),
             "findings": [
                 {"id": f.id, "severity": f.severity, "message": f.message, "advice": f.advice}
                 for f in self.findings
@@ -174,6 +212,7 @@ class Report:
             **({} if self.twin is None else self.twin.facts()),
             **({} if self.gradient is None else _gradient(self.gradient)),
             "attacks": _families(self.attacks),
+            **({} if self.data is None else self.data.facts()),
             "problem": self.problem,
         }
         lines = [

@@ -20,7 +20,7 @@ from .access import BatchMemory, Granted, Tally
 from .hookspecs import AttackSpec
 from .rng import SampleRng
 from .seen import Seen
-from .types import Batch, Budget, Classifier
+from .types import Batch, Budget, Classifier, LoadedModel
 
 TOUCHED_RNG = "touched rng"
 CHANGED_INPUT = "changed input"
@@ -138,6 +138,13 @@ def fingerprint(module: nn.Module | None) -> tuple[int, ...]:
         sums.append(int((mixed ^ (mixed >> 29)).mul_(_ODD).sum()))
     flags = [int(part.training) for part in module.modules()]
     return (*sums, *flags)
+
+
+def changes_itself(model: LoadedModel, x: Tensor) -> bool:
+    """Whether a forward pass alone changes the model, as batch normalisation in training does."""
+    before = fingerprint(model.differentiable)
+    model.predict(x.clone())
+    return fingerprint(model.differentiable) != before
 
 
 def targets(kind: str, memory: BatchMemory, batch: Batch, rng: SampleRng) -> Tensor:

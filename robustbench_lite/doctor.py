@@ -1,4 +1,4 @@
-"""`robeval doctor PATH`: what a model file is, found by loading it and running it on noise."""
+"""`robeval doctor PATH`: what a model file is, found by running it on noise and on real data."""
 
 from __future__ import annotations
 
@@ -7,16 +7,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from pydantic import ValidationError
 
-from .checkup import Ports, Report
-from .errors import ModelError, RobevalError
+from . import preflight
+from .checkup import DataReport, Ports, Report
+from .diagnose.preflight import judged
+from .errors import DataError, ModelError, RobevalError, UsageError
 from .hookspecs import ModelSpec
 from .params import Params
 from .plugins import Registered, Registry, implementation
-from .probe import probe
-from .types import Json, LoadedModel, Places
-from .words import listed
+from .preflight import keys
+from .probe import SEED, cause, probe
+from .samples import Selected, select
+from .types import Json, LoadedModel, Places, Selection
+from .words import did_you_mean, listed
+
+ARRAYS = "arrays"  # the loader of array files
 
 
 def examine(
@@ -27,13 +34,20 @@ def examine(
     threads: int,
     factory: str | None = None,
     input_shape: tuple[int, ...] | None = None,
+    data: str | None = None,
+    places: Places | None = None,
 ) -> Report:
     """Load the file with the loader of its suffix and run it; a broken file is a report, no error.
 
     `device`: "cpu" or "cuda:i". `factory`: "package.module:name" for a file that holds only
     weights. `input_shape`: one sample, for a model that does not declare it (a free dimension is
-    otherwise taken as 1).
+    otherwise taken as the data's, or 1). `data`: name of a dataset loader that needs no parameter
+    (`mnist`, `mnist-sample`), or path of an array file (.npz, .parquet, .safetensors) with `x` and
+    `y`: the pre-flight checks of a run are made on it. `places`: where its files may lie.
+
+    Raises UsageError for data that are not known, DataError for those that cannot be read.
     """
+    samples = None if data is None else _samples(data, registry, places or _places(path))
     report = Report(path=path)
     try:
         report = replace(report, size=path.stat().st_size, sha256=_sha256(path))
@@ -46,11 +60,19 @@ def examine(
     except RobevalError as problem:
         return replace(report, problem=str(problem))
     report = _declared(report, model)
-    shape = input_shape or _probe_shape(model)
+    own = samples.shape if samples is not None else None
+    shape = input_shape or model.input_shape or own or _probe_shape(model)
     if shape is None:
         asks = "it does not say what shape its input has: give --input-shape, for example 3,32,32"
         return replace(report, problem=asks)
-    return probe(report, model, shape)
+    report = probe(report, model, shape)
+    report = replace(report, findings=(*judged(report.observed), *report.findings))
+    return report if samples is None or not report.runs else _flown(report, model, samples, device)
+
+
+def _places(path: Path) -> Places:
+    folder = path.resolve().parent
+    return Places(suite=folder, data=None, cache=folder)
 
 
 def _sha256(path: Path) -> str:
@@ -96,11 +118,9 @@ def _params(
 def _load(
     registered: Registered[ModelSpec], params: Params, path: Path, device: str, threads: int
 ) -> LoadedModel:
-    folder = path.resolve().parent
-    places = Places(suite=folder, data=None, cache=folder)
     load = implementation(registered)
     try:
-        model = load(params, places=places, device=device, threads=threads)
+        model = load(params, places=_places(path), device=device, threads=threads)
     except RobevalError:
         raise
     except Exception as problem:
@@ -144,3 +164,58 @@ def _probe_shape(model: LoadedModel) -> tuple[int, ...] | None:
     if not isinstance(declared, Sequence) or isinstance(declared, str):
         return None
     return tuple(size if isinstance(size, int) else 1 for size in declared)
+
+
+# ---------------------------------------------------------------- real data
+
+
+def _samples(name: str, registry: Registry, places: Places) -> Selected:
+    """All samples of a dataset that needs no parameters, or of an array file."""
+    registered = registry.datasets.get(name)
+    given: dict[str, object] = {}
+    if registered is None:
+        if not Path(name).is_file() or ARRAYS not in registry.datasets:
+            helps = "".join(f"; {text}" for text in did_you_mean(name, registry.datasets))
+            raise UsageError(
+                f"--data '{name}' is neither a dataset ({listed(registry.datasets)}) nor a file"
+                f"{helps}"
+            )
+        registered, given = registry.datasets[ARRAYS], {"path": Path(name).resolve()}
+    try:
+        params = registered.spec.params.model_validate(given)
+    except ValidationError as problem:
+        lacking = "; ".join(error["msg"] for error in problem.errors())
+        raise UsageError(
+            f"--data '{name}' needs more than its name ({lacking}): give an array file (.npz)"
+        ) from problem
+    try:
+        source = implementation(registered)(params, places=places)
+    except RobevalError:
+        raise
+    except Exception as problem:
+        raised = f"{type(problem).__name__}: {problem}"
+        raise DataError(f"--data '{name}': its loader raised {raised}") from problem
+    return select(name, source, Selection())  # type: ignore[arg-type]  # checked by select
+
+
+def _flown(report: Report, model: LoadedModel, samples: Selected, device: str) -> Report:
+    """The report with the pre-flight checks on the data; what they say comes before noise."""
+    batch = preflight.chosen(samples, torch.device(device))
+    try:
+        observed = preflight.observe(model, batch, classes=samples.classes, seed=SEED)
+    except Exception as problem:  # noqa: BLE001  (whatever a model raises on data not made for it)
+        asked = f"samples of shape {list(samples.shape)} from '{samples.name}'"
+        failed = f"it does not run on {asked}: {cause(problem)}"
+        return replace(report, runs=False, problem=failed)
+    found = judged(observed)
+    told = {finding.id for finding in found}
+    of_data = DataReport(
+        name=samples.name,
+        samples=int(observed[keys.SAMPLES]),
+        correct=int(observed.get(keys.CORRECT, 0)),
+        forward_passes=int(observed[keys.PASSES]),
+        backward_passes=int(observed.get(keys.GRADIENT_PASSES, 0)),
+        observed=observed,
+    )
+    of_noise = [finding for finding in report.findings if finding.id not in told]
+    return replace(report, data=of_data, findings=(*found, *of_noise))

@@ -13,9 +13,11 @@ from typing import cast
 
 import torch
 
-from .craft import CHANGED_MODEL, fingerprint
+from . import preflight
+from .craft import CHANGED_MODEL, changes_itself, fingerprint
 from .errors import EnvironmentProblem
 from .group import (
+    NO_PREFLIGHT,
     PARITY_DIFFERENCE,
     PARITY_TOLERANCE,
     Failure,
@@ -195,13 +197,29 @@ class _Runner:
         tables = Tables(group.cells, self.parts, self.todo, spans)
         before = fingerprint(source.differentiable)
         for start, stop in spans:
-            self._span(selected, group, tables, source, start, stop)
             observed: dict[str, float] = {}
+            if start == 0 and tables.missing(start, stop):
+                observed |= self._trial(selected, group, source)
+            self._span(selected, group, tables, source, start, stop)
             if fingerprint(source.differentiable) != before:
-                observed = {CHANGED_MODEL: 1}
+                batch = self.stock.batch(selected, 0, 1)
+                observed |= {} if changes_itself(source, batch.x) else {CHANGED_MODEL: 1}
                 self.stock.forget(group.source)
             tables.close(start, stop, self.batch_size, observed)
         return tables
+
+    def _trial(self, selected: Selected, group: Group, source: LoadedModel) -> dict[str, float]:
+        """What is looked at once per group, on a few samples, before the work begins."""
+        try:
+            if group.cells[0].attack == CLEAN:
+                few = preflight.chosen(selected, self.stock.device)
+                return dict(
+                    preflight.observe(source, few, classes=selected.classes, seed=self.plan.seed)
+                )
+        except Exception:  # the cells themselves say what cannot be read or run
+            log.info("%s: no look beforehand", group.source, exc_info=True)
+            return {NO_PREFLIGHT: 1}
+        return {}
 
     def _span(
         self,
@@ -242,7 +260,10 @@ class _Runner:
     ) -> None:
         batch = self.stock.batch(selected, start, stop)
         if group.cells[0].attack == CLEAN:
-            tables.add(missing[0], clean_chunk(source, batch))
+            chunk = clean_chunk(source, batch)
+            counts = preflight.counts(chunk.samples)
+            observed = {**chunk.observed, **counts}
+            tables.add(missing[0], dataclasses.replace(chunk, observed=observed))
             return
         names = dict.fromkeys(cell.model for cell in missing)
         registered = self.registry.attacks[group.cells[0].attack]

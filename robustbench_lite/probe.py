@@ -9,19 +9,18 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from . import preflight
 from .checkup import GradientReport, Report, TwinReport
 from .errors import RobevalError
 from .losses import margin
 from .rng import SampleRng, sample_keys
-from .types import Access, Finding, LoadedModel, Output, Severity
+from .types import Access, Box, Finding, LoadedModel, Severity
 
 SAMPLES = 8
 SEED = 0
 REPEATS = 3
 """The fastest of so many passes is the time of a gradient."""
-TOLERANCE = 1e-4
-"""Relative difference of two outputs, and deviation of a row's sum from 1."""
-SMALLEST_SCALE = 1e-12
+BOX = Box(0.0, 1.0)
 
 
 def probe(report: Report, model: LoadedModel, shape: tuple[int, ...]) -> Report:
@@ -33,60 +32,40 @@ def probe(report: Report, model: LoadedModel, shape: tuple[int, ...]) -> Report:
 
 def _noise(shape: tuple[int, ...]) -> Tensor:
     keys = sample_keys([f"doctor-{position}" for position in range(SAMPLES)])
-    return SampleRng(SEED, "doctor", keys).uniform(shape)
+    return SampleRng(SEED, "doctor", keys).uniform(shape, BOX.low, BOX.high)
 
 
 def _run(report: Report, model: LoadedModel, x: Tensor) -> Report:
     try:
         first = model.predict(x).cpu()
         begin = time.perf_counter()
-        second = model.predict(x).cpu()
+        model.predict(x).cpu()
         seconds = (time.perf_counter() - begin) / SAMPLES
-        single = torch.cat([model.predict(row).cpu() for row in x[:, None]])
-        shuffled = model.predict(x.flip(0)).cpu().flip(0)
+        observed = preflight.unlabelled(model, x, BOX, seed=SEED)
     except Exception as problem:  # noqa: BLE001  (whatever a model raises on noise)
         asked = f"inputs of shape {list(x.shape)}"
-        return replace(report, problem=f"it does not run on {asked}: {_cause(problem)}")
-    again = _difference(first, second)
-    apart = max(_difference(first, single), _difference(first, shuffled))
-    steady = again <= TOLERANCE
+        return replace(report, problem=f"it does not run on {asked}: {cause(problem)}")
+    steady = not preflight.keys.randomised(observed)
     return replace(
         report,
         runs=True,
         inputs=report.inputs or ({"name": "x", "type": "float32", "shape": ["n", *x.shape[1:]]},),
         outputs=report.outputs
         or ({"name": "y", "type": "float32", "shape": ["n", *first.shape[1:]]},),
-        output_kind=_kind(first, model.output),
+        output_kind=preflight.kind(first, model.output),
         deterministic=steady,
-        batch_dependent=apart > TOLERANCE if steady else None,
+        batch_dependent=preflight.keys.mixing(observed) if steady else None,
         seconds_per_sample=seconds,
         batch=SAMPLES,
-        findings=_findings(report, model, first, again=again, apart=apart),
+        observed=observed,
+        findings=_bytes_wanted(report),
     )
 
 
-def _cause(problem: Exception) -> str:
+def cause(problem: Exception) -> str:
+    """What went wrong, with its kind where the message was not written for a user."""
     named = isinstance(problem, RobevalError)
     return str(problem) if named else f"{type(problem).__name__}: {problem}"
-
-
-def _difference(a: Tensor, b: Tensor) -> float:
-    """Largest difference relative to the largest output; 0 where both are not finite."""
-    a, b = a.double().nan_to_num(), b.double().nan_to_num()
-    return float((a - b).abs().max() / a.abs().max().clamp_min(SMALLEST_SCALE))
-
-
-def _sums_to_one(rows: Tensor) -> bool:
-    inside = bool(((rows >= -TOLERANCE) & (rows <= 1 + TOLERANCE)).all())
-    return inside and float((rows.double().sum(dim=1) - 1).abs().max()) <= TOLERANCE
-
-
-def _kind(output: Tensor, declared: Output) -> Output:
-    if _sums_to_one(output):
-        return "probabilities"
-    if _sums_to_one(output.exp()):
-        return "log-probabilities"
-    return "logits" if declared == "log-probabilities" else declared
 
 
 # ---------------------------------------------------------------- attacking
@@ -101,7 +80,7 @@ def _attacked(report: Report, model: LoadedModel, x: Tensor) -> Report:
         try:
             gradient = _gradient(model.differentiable, x)
         except Exception as problem:  # noqa: BLE001  (whatever a model raises on noise)
-            message = f"its gradient cannot be computed: {_cause(problem)}"
+            message = f"its gradient cannot be computed: {cause(problem)}"
             advice = "gradient attacks will fail; use attacks that need scores, such as square"
             found.append(_finding("no-gradient", "error", message, advice))
         else:
@@ -138,7 +117,7 @@ def _twin(model: LoadedModel, x: Tensor) -> TwinReport | None:
     try:
         parity = model.verify(x)
     except Exception as problem:  # noqa: BLE001  (whatever a loader's check raises on noise)
-        reason = f"it cannot be compared with the file: {_cause(problem)}"
+        reason = f"it cannot be compared with the file: {cause(problem)}"
         return TwinReport(status="parity-failed", reason=reason, operators=operators, head=head)
     return TwinReport(
         status="parity-failed" if parity.reason else "ok",
@@ -193,49 +172,11 @@ def _of_gradient(gradient: GradientReport) -> list[Finding]:
     return found
 
 
-def _findings(
-    report: Report, model: LoadedModel, output: Tensor, *, again: float, apart: float
-) -> tuple[Finding, ...]:
-    found = [_not_finite(output), _of_another_kind(output, model.output), _bytes_wanted(report)]
-    if again > TOLERANCE:
-        message = f"the same inputs twice give outputs that differ by {again:.2g} (relative)"
-        advice = "take the random part out of the file, or judge it as a randomised defence"
-        found.append(_finding("random-output", "error", message, advice))
-    elif apart > TOLERANCE:
-        message = f"a sample's output changes by {apart:.2g} (relative) with the samples beside it"
-        advice = "export in eval mode: batch normalisation must use its stored statistics"
-        found.append(_finding("batch-dependent", "error", message, advice))
-    return tuple(finding for finding in found if finding is not None)
-
-
-def _not_finite(output: Tensor) -> Finding | None:
-    rows = int((~output.isfinite()).any(dim=1).sum())
-    if rows == 0:
-        return None
-    message = f"{rows} of {len(output)} outputs on uniform noise hold NaN or infinity"
-    advice = "look for overflow (float16?), a logarithm of 0, or damaged weights"
-    return _finding("output-not-finite", "error", message, advice)
-
-
-def _of_another_kind(output: Tensor, declared: Output) -> Finding | None:
-    measured = _kind(output, declared)
-    sums = output.double().sum(dim=1)
-    if declared == "probabilities" and not _sums_to_one(output):
-        message = f"probabilities are declared and rows sum to {sums.min():.4g} .. {sums.max():.4g}"
-        advice = "declare the output as logits, or export one softmax over all classes"
-        return _finding("not-probabilities", "warning", message, advice)
-    if measured == declared or (declared, measured) == ("logits", "log-probabilities"):
-        return None  # a log-softmax is a set of logits
-    message = f"the outputs look like {measured} and count as {declared}"
-    advice = f"declare {measured} in the suite, or better give the logits"
-    return _finding("output-kind", "warning", message, advice)
-
-
-def _bytes_wanted(report: Report) -> Finding | None:
+def _bytes_wanted(report: Report) -> tuple[Finding, ...]:
     if all(port.get("type") != "uint8" for port in report.inputs):
-        return None
+        return ()
     message = "the input is uint8: data in [0, 1] would be rounded to 0 and 1"
-    return _finding("byte-input", "note", message, "declare scale: 255 in the suite")
+    return (_finding("byte-input", "note", message, "declare scale: 255 in the suite"),)
 
 
 def _finding(name: str, severity: Severity, message: str, advice: str) -> Finding:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from datetime import date
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -20,6 +21,7 @@ from .types import (
     Part,
     Plan,
     Samples,
+    Waiver,
     Where,
 )
 
@@ -122,6 +124,28 @@ def gates_from_json(value: Json) -> tuple[Gate, ...]:
         plain["where"] = Where(*cast("Sequence[Json]", record["where"]))  # type: ignore[arg-type]
         gates.append(Gate(**plain))  # type: ignore[arg-type]  # the keys are the record's own fields
     return tuple(gates)
+
+
+def waivers_to_json(waivers: Sequence[Waiver]) -> list[Json]:
+    """Waivers as plain values, so that a run can be judged again without its suite."""
+    plain: list[Json] = []
+    for waiver in waivers:
+        record = {field.name: getattr(waiver, field.name) for field in dataclasses.fields(waiver)}
+        record["expires"] = waiver.expires.isoformat()
+        record["where"] = [waiver.where.file, waiver.where.line, waiver.where.col]
+        plain.append(record)
+    return plain
+
+
+def waivers_from_json(value: Json) -> tuple[Waiver, ...]:
+    """Inverse of `waivers_to_json`."""
+    waivers = []
+    for record in cast("Sequence[Mapping[str, Json]]", value or ()):
+        plain = dict[str, object](record)
+        plain["expires"] = date.fromisoformat(cast("str", record["expires"]))
+        plain["where"] = Where(*cast("Sequence[Json]", record["where"]))  # type: ignore[arg-type]
+        waivers.append(Waiver(**plain))  # type: ignore[arg-type]  # the record's own fields
+    return tuple(waivers)
 
 
 def result_to_json(result: CellResult) -> dict[str, Json]:

@@ -76,7 +76,7 @@ def _touched(findings: Sequence[Finding]) -> dict[str, str]:
     """Why a cell is invalid: cell id -> messages of the errors that touch it."""
     reasons: dict[str, list[str]] = {}
     for finding in findings:
-        if finding.severity == "error":
+        if finding.severity == "error" and not finding.waived:
             for cell_id in finding.cells:
                 reasons.setdefault(cell_id, []).append(finding.message)
     return {cell_id: "; ".join(messages) for cell_id, messages in reasons.items()}

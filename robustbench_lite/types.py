@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
@@ -217,6 +218,23 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Waiver:
+    """`waivers.<name>`: a finding about a model that someone answers for until a day.
+
+    `expires`: the last day on which it holds. A waived error leaves its cells valid; the report
+    shows it all the same.
+    """
+
+    name: str
+    finding: str
+    model: str
+    reason: str
+    owner: str
+    expires: date
+    where: Where
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AnalysisEntry:
     """`analyses.<name>`: an analysis over the finished run, with its validated parameters."""
 
@@ -244,6 +262,8 @@ class Suite:
     controls: Literal["auto", "off"]
     seed: int
     python_path: tuple[Path, ...]
+    self_test: bool = True
+    waivers: tuple[Waiver, ...] = ()
 
 
 # ---------------------------------------------------------------- Suite -> Plan
@@ -536,7 +556,8 @@ class Samples:
 class Finding:
     """Something about the measurement itself, with its numbers and what to do.
 
-    `cells`: ids of the cells it touches. Severity "error" makes them invalid.
+    `cells`: ids of the cells it touches. Severity "error" makes them invalid, unless it is
+    `waived` (by whom, until when and why).
     """
 
     id: str
@@ -545,6 +566,7 @@ class Finding:
     advice: str
     cells: tuple[str, ...]
     numbers: Mapping[str, float] = field(default_factory=dict)
+    waived: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -289,8 +289,7 @@ class _Work:
         if cell.effort == "iterative" and cell.kind == "fixed-budget" and cell.norm in NORMS:
             spent = getattr(outcome, cell.norm) >= _radius(cell) / 2
             counts[UNSPENT] = int((unbroken & outcome.legal & ~spent).sum())
-        if any(counts.values()):
-            counts[UNBROKEN] = int(unbroken.sum())
+        counts[UNBROKEN] = int(unbroken.sum())
         return {key: count for key, count in counts.items() if count}
 
     def _confirmed(self, cell: Cell, state: State, outcome: Outcome) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,14 +17,25 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 from torch import nn
 
-from robustbench_lite import LoadedModel, ModelSpec, NoParams, Params, Parity, hookimpl
+from robustbench_lite import (
+    DatasetSpec,
+    LoadedModel,
+    ModelSpec,
+    NoParams,
+    Params,
+    Parity,
+    hookimpl,
+)
+from robustbench_lite.builtin import data as builtin_data
 from robustbench_lite.builtin import models as builtin_models
 from robustbench_lite.builtin.models import onnx_twin
 from robustbench_lite.builtin.models.twin import Twin, convert
 from robustbench_lite.checkup import Report
 from robustbench_lite.doctor import examine
+from robustbench_lite.errors import DataError, UsageError
 from robustbench_lite.plugins import Registry, build
-from tests.onnx_zoo import EMBEDDED, branching
+from tests.nearest_mean import sample
+from tests.onnx_zoo import EMBEDDED, branching, continued
 
 if TYPE_CHECKING:
     from tests.conftest import Robeval
@@ -31,7 +43,7 @@ if TYPE_CHECKING:
 KEYS = {
     *("path", "format", "sha256", "bytes", "loadable", "runs", "inputs", "outputs", "opset"),
     *("providers", "output_kind", "deterministic", "batch_dependent", "num_classes"),
-    *("seconds_per_sample", "twin", "gradient", "attacks", "findings", "problem"),
+    *("seconds_per_sample", "twin", "gradient", "attacks", "data", "findings", "problem"),
 }
 WEIGHTS = np.random.default_rng(1).normal(size=(6, 3)).astype(np.float32)
 
@@ -113,7 +125,7 @@ def test_a_softmax_in_disguise_is_found(tmp_path: Path, registry: Registry) -> N
     report = look(graph(tmp_path / "m.onnx", *nodes), registry)
     assert report.output_kind == "probabilities"
     assert ids(report) == ["output-kind"]
-    assert "declare probabilities" in report.findings[0].advice
+    assert "declare `output: probabilities`" in report.findings[0].advice
 
 
 def test_a_log_softmax_in_disguise_is_as_good_as_logits(tmp_path: Path, registry: Registry) -> None:
@@ -122,7 +134,8 @@ def test_a_log_softmax_in_disguise_is_as_good_as_logits(tmp_path: Path, registry
         helper.make_node("Sub", ["z", "s"], ["y"]),
     ]
     report = look(graph(tmp_path / "m.onnx", *nodes), registry)
-    assert (report.output_kind, ids(report)) == ("log-probabilities", [])
+    assert (report.output_kind, ids(report)) == ("log-probabilities", ["output-kind"])
+    assert report.findings[0].severity == "note"
 
 
 def test_sigmoids_that_do_not_sum_to_one_are_found(tmp_path: Path, registry: Registry) -> None:
@@ -137,7 +150,7 @@ def test_a_random_file_is_found(tmp_path: Path, registry: Registry) -> None:
     ]
     report = look(graph(tmp_path / "m.onnx", *nodes), registry)
     assert (report.deterministic, report.batch_dependent) == (False, None)
-    assert ids(report) == ["random-output", "twin-refused"]
+    assert ids(report) == ["randomised-output", "twin-refused"]
 
 
 def test_noise_below_the_tolerance_is_no_randomness(tmp_path: Path, registry: Registry) -> None:
@@ -468,3 +481,129 @@ def test_the_command_tells_of_the_twin(robeval: Robeval, tmp_path: Path) -> None
     ended = robeval("doctor", str(EMBEDDED))
     assert ended.code == 0
     assert "twin:              ok" in ended.out
+
+
+# ---------------------------------------------------------------- real samples
+
+
+@pytest.fixture(scope="module")
+def everything() -> Registry:
+    return build([builtin_models, builtin_data])
+
+
+def test_a_sound_file_is_checked_on_digits(everything: Registry) -> None:
+    report = look(EMBEDDED, everything, data="mnist-sample")
+    assert (report.runs, report.findings) == (True, ())
+    assert report.data is not None
+    assert (report.data.name, report.data.samples) == ("mnist-sample", 64)
+    assert report.data.correct >= 60
+    told = report.as_json()["data"]
+    assert isinstance(told, dict)
+    assert (told["forward_passes"], told["backward_passes"]) == (248, 64)
+    text = "\n".join(report.lines())
+    assert f"({report.data.correct} of 64 right) on 'mnist-sample'" in text
+    assert "pre-flight:        248 forward, 64 backward passes" in text
+    assert look(EMBEDDED, everything).as_json()["data"] is None
+
+
+def dimmed(path: Path) -> Path:
+    """The embedded network behind a division by 255: it wants bytes."""
+    model = onnx.load(EMBEDDED)
+    for node in model.graph.node:
+        for position, name in enumerate(node.input):
+            if name == "image":
+                node.input[position] = "dim"
+    model.graph.initializer.append(numpy_helper.from_array(np.array(255, np.float32), "bytes"))
+    model.graph.node.insert(0, helper.make_node("Div", ["image", "bytes"], ["dim"]))
+    onnx.save(model, path)
+    return path
+
+
+def test_what_only_digits_can_show_is_found_on_them(tmp_path: Path, everything: Registry) -> None:
+    path = dimmed(tmp_path / "m.onnx")
+    assert ids(look(path, everything)) == []
+    report = look(path, everything, data="mnist-sample")
+    assert ids(report) == ["input-scaling", "chance-accuracy"]
+    assert "fed '0 to 255'" in report.findings[0].message
+    assert any(line.startswith("error: input-scaling: it is right on") for line in report.lines())
+
+
+def test_a_finding_of_noise_and_data_is_told_once(tmp_path: Path, everything: Registry) -> None:
+    path = continued(tmp_path / "m.onnx", helper.make_node("Round", ["logits"], ["y"]))
+    assert ids(look(path, everything)) == ["zero-gradient"]
+    report = look(path, everything, data="mnist-sample")
+    assert ids(report) == ["zero-gradient"]
+    assert "32 of 32 samples" in report.findings[0].message
+
+
+def test_samples_may_come_from_an_array_file(tmp_path: Path, everything: Registry) -> None:
+    x, y = sample()
+    np.savez(tmp_path / "some.npz", x=x[:30].numpy(), y=y[:30].numpy())
+    report = look(EMBEDDED, everything, data=str(tmp_path / "some.npz"))
+    assert report.data is not None
+    assert (report.data.samples, report.findings) == (30, ())
+
+
+def test_data_of_another_shape_are_named(tmp_path: Path, everything: Registry) -> None:
+    np.savez(tmp_path / "some.npz", x=np.zeros((9, 5), dtype=np.float32), y=np.arange(9))
+    report = look(EMBEDDED, everything, data=str(tmp_path / "some.npz"))
+    assert (report.runs, report.data) == (False, None)
+    assert "does not run on samples of shape [5]" in str(report.problem)
+
+
+def test_a_model_that_hides_its_shape_is_tried_on_that_of_the_data(
+    networks: Path, everything: Registry
+) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 5), nn.Flatten(), nn.Linear(64, 2))
+    torch.save(net.state_dict(), networks / "w.pt")
+    draw = np.random.default_rng(0)
+    images, labels = draw.random((40, 3, 8, 8), dtype=np.float32), np.arange(40) % 2
+    np.savez(networks / "d.npz", x=images, y=labels)
+    report = look(
+        networks / "w.pt", everything, factory="doctor_nets:conv", data=str(networks / "d.npz")
+    )
+    assert (report.runs, report.problem) == (True, None)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ("mnist-sampel", "did you mean 'mnist-sample'?"),
+        ("no/such.npz", "neither a dataset (arrays, cifar10"),
+        ("images", "needs more than its name (Value error, give root"),
+        ("arrays", "needs more than its name"),
+    ],
+)
+def test_data_that_are_not_known_are_a_usage_error(
+    everything: Registry, data: str, reason: str
+) -> None:
+    with pytest.raises(UsageError, match=re.escape(reason)):
+        look(EMBEDDED, everything, data=data)
+
+
+def test_data_that_cannot_be_read_are_an_error_of_the_data(
+    tmp_path: Path, everything: Registry
+) -> None:
+    np.savez(tmp_path / "some.npz", x=np.full((4, 1, 28, 28), 3.0), y=np.arange(4))
+    with pytest.raises(DataError, match="outside the declared box"):
+        look(EMBEDDED, everything, data=str(tmp_path / "some.npz"))
+    (tmp_path / "bad.npz").write_bytes(b"nothing")
+    with pytest.raises(DataError):
+        look(EMBEDDED, everything, data=str(tmp_path / "bad.npz"))
+
+
+class _BrokenData:
+    """A dataset whose loader raises."""
+
+    @hookimpl
+    def robeval_datasets(self) -> list[DatasetSpec]:
+        return [DatasetSpec(name="broken", implementation=self._load, summary="broken")]
+
+    def _load(self, params: Params, **_: object) -> object:
+        raise KeyError("rows")
+
+
+def test_a_dataset_whose_loader_breaks_is_named() -> None:
+    broken = build([builtin_models, _BrokenData()])
+    with pytest.raises(DataError, match=r"--data 'broken': its loader raised KeyError: 'rows'"):
+        look(EMBEDDED, broken, data="broken")

@@ -12,13 +12,13 @@ import robustbench_lite
 ROOT = Path(robustbench_lite.__file__).parent
 LAYERS = (
     {"_version", "errors", "types"},
-    {"hookspecs", "params", "losses", "norms", "rng", "stats", "records", "words"},
+    {"hookspecs", "params", "losses", "norms", "rng", "stats", "records", "words", "catalogue"},
     {"adaptive", "seen"},
     {"contract", "plugins", "judge", "access", "samples", "machine", "choose"},
-    {"craft", "group", "ensemble", "listing", "progress", "checkup", "identity"},
+    {"craft", "group", "ensemble", "listing", "progress", "checkup", "identity", "preflight", "planted"},
     {"work", "standing", "stock", "probe"},
-    {"suite", "plan", "execute", "store", "summary", "diagnose", "gate", "report", "doctor"},
-    {"prepare"},
+    {"suite", "plan", "execute", "store", "summary", "diagnose", "gate", "report"},
+    {"prepare", "doctor"},
     {"run"},
     {"cli"},
     {"__main__"},

@@ -11,12 +11,14 @@ from collections.abc import Mapping, Sequence
 
 from ..types import Cell, CellResult, Finding
 from .cells import of_cells
+from .preflight import of_models
 from .twins import of_twins, without_gradients
 
 
 def findings(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> tuple[Finding, ...]:
     """Every finding of a finished run."""
     return (
+        *of_models(cells, results),
         *of_cells(cells, results),
         *without_gradients(cells, results),
         *of_twins(cells, results),

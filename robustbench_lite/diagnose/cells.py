@@ -7,11 +7,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..craft import BROKEN_GRADIENT, CHANGED_INPUT, CHANGED_MODEL, TOUCHED_RNG, ZERO_GRADIENT
-from ..group import ATTACKABLE, ILLEGAL, UNCHANGED
+from ..group import (
+    ATTACKABLE,
+    ILLEGAL,
+    NO_PREFLIGHT,
+    NOT_REPEATED,
+    REPEATED,
+    RISING,
+    SILENT,
+    UNBROKEN,
+    UNCHANGED,
+    UNSPENT,
+)
 from ..types import Cell, CellResult, Finding, Severity
 from .subject import subject
 
 ZERO_GRADIENT_ERROR = 0.05  # share of the attacked samples from which the attack had no direction
+
+MANY = 0.01  # of the attacked samples
+MOST = 0.5  # of the unbroken samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +44,12 @@ def _at(key: str) -> Callable[[Mapping[str, float]], bool]:
     return lambda observed: observed.get(key, 0) > 0
 
 
+def _share(observed: Mapping[str, float], part: str, whole: str) -> float:
+    return observed.get(part, 0) / max(observed.get(whole, 0), 1)
+
+
 def _zero_share(observed: Mapping[str, float]) -> float:
-    return observed.get(ZERO_GRADIENT, 0) / max(observed.get(ATTACKABLE, 0), 1)
+    return _share(observed, ZERO_GRADIENT, ATTACKABLE)
 
 
 _RULES = (
@@ -77,6 +95,51 @@ _RULES = (
         "the attack changed the model's weights or its training mode",
         "the attack must work on `model.module()`, a private copy; report it to its author",
         (CHANGED_MODEL,),
+    ),
+    _Rule(
+        "no-preflight",
+        "warning",
+        _at(NO_PREFLIGHT),
+        "the checks before the first attack could not be made",
+        "run `robeval doctor` on the model, or see the log (-v) for what it or the data raised",
+        (),
+    ),
+    _Rule(
+        "silent-success",
+        "warning",
+        lambda observed: _share(observed, SILENT, ATTACKABLE) > MANY,
+        "the attack passed over {silent success:.0f} better points than those it returned; they"
+        " count here",
+        "an attack returns the worst point that it has seen; report it to its author",
+        (SILENT, ATTACKABLE),
+    ),
+    _Rule(
+        "incomplete-optimisation",
+        "warning",
+        lambda observed: _share(observed, RISING, UNBROKEN) > MOST,
+        "the loss was still rising at the end for {loss still rising:.0f} of {unbroken:.0f}"
+        " unbroken samples",
+        "give it more `steps`, or a larger `step_size`",
+        (RISING, UNBROKEN),
+    ),
+    _Rule(
+        "budget-not-used",
+        "warning",
+        lambda observed: _share(observed, UNSPENT, UNBROKEN) > MOST,
+        "the attack used less than half of its budget on {half the budget unspent:.0f} of"
+        " {unbroken:.0f} unbroken samples",
+        "give it a larger `step_size` or more `steps`",
+        (UNSPENT, UNBROKEN),
+    ),
+    _Rule(
+        "not-reproducible",
+        "warning",
+        _at(NOT_REPEATED),
+        "run twice with the same seed on {run twice:.0f} samples, the attack returned different"
+        " points for {not repeated:.0f}",
+        "the attack must draw from the `rng` it is given and keep no state; report it to its"
+        " author",
+        (NOT_REPEATED, REPEATED),
     ),
     _Rule(
         "touched-global-rng",

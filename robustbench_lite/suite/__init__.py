@@ -18,6 +18,7 @@ from ..types import (
     ModelEntry,
     Places,
     Suite,
+    Waiver,
     Where,
 )
 from ..words import Problem, render
@@ -32,6 +33,7 @@ from .entries import (
 from .rules import Names, read_evaluations, read_gate, resolved_evaluations
 from .sections import KEYS, SCHEMA, Problems, Section, bad_name, written
 from .suitefile import Tree, read_text, read_tree
+from .waivers import read_waiver
 
 MAX_SEED = 2**63 - 1
 DEFAULT_REPORTS = ("html", "markdown", "csv", "parquet")
@@ -96,6 +98,9 @@ def _read(root: Section, shop: Shop, path: Path, text: str) -> Suite:
     gates = _each(
         root, "gates", lambda n, where, inner: read_gate(n, where, inner, names, evaluations)
     )
+    waivers = _each(
+        root, "waivers", lambda n, where, inner: read_waiver(n, where, inner, names.models)
+    )
     suite = Suite(
         name=name,
         path=path,
@@ -111,8 +116,10 @@ def _read(root: Section, shop: Shop, path: Path, text: str) -> Suite:
         controls=_controls(root),
         seed=root.integer("seed", least=0, most=MAX_SEED) or 0,
         python_path=_python_path(root),
+        self_test=root.choice("self_test", ("auto", "off")) != "off",
+        waivers=tuple(waiver for waiver, _ in waivers.values()),
     )
-    return dataclasses.replace(suite, resolved=_resolved(root, suite, entries, gates))
+    return dataclasses.replace(suite, resolved=_resolved(root, suite, entries, gates, waivers))
 
 
 def _entries(root: Section, shop: Shop) -> _Entries:
@@ -211,6 +218,7 @@ def _resolved(
     suite: Suite,
     entries: _Entries,
     gates: Mapping[str, tuple[Gate, Resolved]],
+    waivers: Mapping[str, tuple[Waiver, Resolved]],
 ) -> dict[str, Json]:
     given = {key: written(root.values[key]) for key in KEYS if key in root.values}
     named: dict[str, Mapping[str, tuple[object, Resolved]]] = {
@@ -219,6 +227,7 @@ def _resolved(
         "attacks": entries.attacks,
         "gates": gates,
         "analyses": entries.analyses,
+        **({"waivers": waivers} if waivers else {}),
     }
     filled: dict[str, Json] = {
         "schema": SCHEMA,
@@ -226,6 +235,7 @@ def _resolved(
         "seed": suite.seed,
         "reports": list(suite.reports),
         "controls": suite.controls,
+        "self_test": "auto" if suite.self_test else "off",
         **given,
         **{key: {name: json for name, (_, json) in each.items()} for key, each in named.items()},
         "evaluate": resolved_evaluations(suite.evaluations),

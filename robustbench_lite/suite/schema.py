@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..catalogue import FINDINGS
 from ..contract import COMMON_KEYS, SpecKind
 from ..hookspecs import AttackSpec, Spec
 from ..params import Params
@@ -17,6 +18,7 @@ from ..types import THREATS
 from .attacks import IDENTITY, TARGETS
 from .rules import METRICS
 from .sections import KEYS, SCHEMA
+from .waivers import WAIVER_KEYS
 
 Schema = dict[str, Any]  # JSON Schema is a language of its own; pydantic types it so too
 
@@ -47,6 +49,8 @@ def json_schema(registry: Registry) -> Schema:
         "gates": _named(_gate()),
         "reports": _one_or_many(_or_reference({"enum": list(registry.reporters)})),
         "controls": _or_reference({"enum": ["auto", "off"]}),
+        "self_test": _or_reference({"enum": ["auto", "off"]}),
+        "waivers": _named(_waiver()),
         **{key: _named(entry) for key, entry in entries.items()},
     }
     return {
@@ -159,6 +163,17 @@ def _gate() -> Schema:
             "max": share,
             "confidence": share,
         },
+        "additionalProperties": False,
+    }
+
+
+def _waiver() -> Schema:
+    text = {"type": "string", "minLength": 1}
+    known = _or_reference({"enum": list(FINDINGS)})
+    return {
+        "type": "object",
+        "properties": {**dict.fromkeys(WAIVER_KEYS, text), "finding": known},
+        "required": list(WAIVER_KEYS),
         "additionalProperties": False,
     }
 

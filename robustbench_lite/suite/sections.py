@@ -17,7 +17,7 @@ SCHEMA = 1
 
 KEYS = (
     "schema", "name", "extends", "vars", "python_path", "seed", "models", "datasets", "attacks",
-    "evaluate", "gates", "analyses", "reports", "controls",
+    "evaluate", "gates", "analyses", "reports", "controls", "self_test", "waivers",
 )  # fmt: skip
 """Keys of the top level of a suite, in the order in which a resolved suite shows them."""
 
