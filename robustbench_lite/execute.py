@@ -18,8 +18,10 @@ from .craft import CHANGED_MODEL, changes_itself, fingerprint
 from .errors import EnvironmentProblem
 from .group import (
     NO_PREFLIGHT,
+    NOT_REPEATED,
     PARITY_DIFFERENCE,
     PARITY_TOLERANCE,
+    REPEATED,
     Failure,
     Group,
     Tables,
@@ -32,7 +34,9 @@ from .params import Params
 from .plugins import Registry, implementation
 from .records import join
 from .samples import Selected
+from .standing import budget_of
 from .stock import Stock, named, too_few_classes
+from .trial import repeated
 from .types import (
     CLEAN,
     Cell,
@@ -216,10 +220,33 @@ class _Runner:
                 return dict(
                     preflight.observe(source, few, classes=selected.classes, seed=self.plan.seed)
                 )
-        except Exception:  # the cells themselves say what cannot be read or run
+            return self._attack_trial(selected, group, source)
+        except Exception as problem:  # the cells themselves say what cannot be read or run
             log.info("%s: no look beforehand", group.source, exc_info=True)
-            return {NO_PREFLIGHT: 1}
-        return {}
+            if group.cells[0].attack == CLEAN:
+                return {NO_PREFLIGHT: 1}
+            return {} if out_of_memory(problem) else {REPEATED: 1, NOT_REPEATED: 1}
+
+    def _attack_trial(
+        self, selected: Selected, group: Group, source: LoadedModel
+    ) -> dict[str, float]:
+        last = max(group.cells, key=lambda cell: cell.eps.value if cell.eps else 0)
+        if last.role != "attack" or not last.eps or last.eps.value == 0:
+            return {}
+        registered = self.registry.attacks[last.attack]
+        batch = self.stock.batch(selected, 0, min(self.batch_size, selected.n))
+        params = cast("Params", self.plan.arguments[last.id])
+        return repeated(
+            registered.spec,
+            implementation(registered),
+            last,
+            batch,
+            self.stock.memory(group.source, source, batch),
+            budget_of(registered.spec, params, last, float(last.eps), batch.box),
+            n=selected.n,
+            seed=self.plan.seed,
+            params=params,
+        )
 
     def _span(
         self,

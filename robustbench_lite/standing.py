@@ -13,10 +13,13 @@ from torch import Tensor
 
 from .craft import Crafted
 from .group import ILLEGAL
+from .hookspecs import AttackSpec
 from .judge import judge
-from .types import Batch, Box, Budget, LoadedModel, Norm, Outcome
+from .params import Params
+from .types import Batch, Box, Budget, Cell, LoadedModel, Norm, Outcome
 
 NEARER = 0.99  # a break passed over counts if it is nearer than that part of the one returned
+UNBOUNDED = Box(float("-inf"), float("inf"))
 OUTCOME = tuple(f.name for f in dataclasses.fields(Outcome) if f.name != "problems")
 
 
@@ -142,6 +145,14 @@ def judged(
         hit = torch.from_numpy(taken).to(batch.x.device)
         candidate = candidate.detach().to(batch.x).index_copy(0, index[hit], seen[hit])
     return Judged(candidate, outcome, silent)
+
+
+def budget_of(spec: AttackSpec, params: Params, cell: Cell, eps: float, box: Box) -> Budget:
+    """What the attack may spend at `eps`; no box where it follows a paper that leaves it."""
+    assert cell.norm is not None
+    clip = spec.clip_parameter
+    free = clip is not None and getattr(params, clip) is False
+    return Budget(norm=cell.norm, eps=eps, box=UNBOUNDED if free else box)
 
 
 def rows_of(batch: Batch, index: Tensor) -> Batch:

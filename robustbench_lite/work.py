@@ -34,11 +34,10 @@ from .group import (
 from .hookspecs import AttackSpec
 from .params import Params
 from .rng import SampleRng
-from .standing import OUTCOME, State, judged, rows_of
+from .standing import OUTCOME, State, budget_of, judged, rows_of
 from .types import (
     NORMS,
     Batch,
-    Box,
     Budget,
     Cell,
     Examples,
@@ -46,8 +45,6 @@ from .types import (
     Outcome,
     Samples,
 )
-
-UNBOUNDED = Box(float("-inf"), float("inf"))
 
 
 def attack(
@@ -136,7 +133,11 @@ class _Work:
             open_names = [name for name in names if name not in failures]
             try:
                 failures |= self._draw(
-                    cells[0], open_names, states, repeat, self._budget(cells[0], eps)
+                    cells[0],
+                    open_names,
+                    states,
+                    repeat,
+                    budget_of(self.spec, self.params, cells[0], eps, self.batch.box),
                 )
             except Exception as problem:
                 if out_of_memory(problem):
@@ -203,12 +204,6 @@ class _Work:
             state = states.setdefault(name, State.fresh(self.batch.x))
             state.update(rows, crafted, found, budget.box, first.norm if minimal else None)
         return failures
-
-    def _budget(self, cell: Cell, eps: float) -> Budget:
-        assert cell.norm is not None
-        clip = self.spec.clip_parameter
-        free = clip is not None and getattr(self.params, clip) is False
-        return Budget(norm=cell.norm, eps=eps, box=UNBOUNDED if free else self.batch.box)
 
     def _within(self, outcome: Outcome, cell: Cell) -> Outcome:
         """Rows farther than the cell's eps count as not broken: the clean input stands for them."""

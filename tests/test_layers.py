@@ -16,7 +16,7 @@ LAYERS = (
     {"adaptive", "seen"},
     {"contract", "plugins", "judge", "access", "samples", "machine", "choose"},
     {"craft", "group", "ensemble", "listing", "progress", "checkup", "identity", "preflight", "planted"},
-    {"work", "standing", "stock", "probe"},
+    {"work", "standing", "trial", "stock", "probe"},
     {"suite", "plan", "execute", "store", "summary", "diagnose", "gate", "report"},
     {"prepare", "doctor"},
     {"run"},
