@@ -17,6 +17,9 @@ from . import preflight
 from .craft import CHANGED_MODEL, changes_itself, fingerprint
 from .errors import EnvironmentProblem
 from .group import (
+    BOX_HIGH,
+    BOX_LOW,
+    DIMENSION,
     NO_PREFLIGHT,
     NOT_REPEATED,
     PARITY_DIFFERENCE,
@@ -217,7 +220,9 @@ class _Runner:
         try:
             if group.cells[0].attack == CLEAN:
                 few = preflight.chosen(selected, self.stock.device)
-                return dict(
+                extent = {BOX_LOW: few.box.low, BOX_HIGH: few.box.high}
+                extent |= {f"{DIMENSION}{at}": size for at, size in enumerate(selected.shape)}
+                return extent | dict(
                     preflight.observe(source, few, classes=selected.classes, seed=self.plan.seed)
                 )
             return self._attack_trial(selected, group, source)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 from .stats import lower_limit, samples_to_decide, upper_limit
@@ -43,14 +44,17 @@ _UNUSABLE = f"a gate needs a min or a max on one of: {', '.join(METRICS)}"
 _PARTIAL = "a partial run decides nothing; run it without --limit and -k"
 
 
-def check(gates: Sequence[Gate], summary: Summary) -> tuple[GateResult, ...]:
+def check(
+    gates: Sequence[Gate], summary: Summary, lacking: Callable[[Row], str] = lambda _: ""
+) -> tuple[GateResult, ...]:
     """Every gate on every row that it selects; a gate that selects no row is INVALID.
 
     `clean_accuracy` selects the clean passes, `worst_case_robust_accuracy` the worst cases, any
     other metric the cells of the gate's attack entry; without one (or with "all") every cell of
-    role attack, so that a control counts only where it is named.
+    role attack, so that a control counts only where it is named. `lacking(row)`: why a worst case
+    rests on too little to be passed, with the line to add ("" if it does not).
     """
-    return tuple(result for gate in gates for result in _check(gate, summary))
+    return tuple(result for gate in gates for result in _check(gate, summary, lacking))
 
 
 def verdict(
@@ -76,13 +80,23 @@ def verdict(
 # ---------------------------------------------------------------- one gate
 
 
-def _check(gate: Gate, summary: Summary) -> list[GateResult]:
+def _check(gate: Gate, summary: Summary, lacking: Callable[[Row], str]) -> list[GateResult]:
     if gate.metric not in METRICS or not _threshold(gate):
         return [_result(gate, None, "INVALID", reason=_UNUSABLE)]
     rows = [row for row in summary.rows if _selects(gate, row)]
     if not rows:
         return [_result(gate, None, "INVALID", reason=_nothing(gate, summary))]
-    return [_on_row(gate, row, partial=summary.partial) for row in rows]
+    results = [_on_row(gate, row, partial=summary.partial) for row in rows]
+    if gate.metric != "worst_case_robust_accuracy":
+        return results
+    return [_on_evidence(one, lacking(row)) for one, row in zip(results, rows, strict=True)]
+
+
+def _on_evidence(result: GateResult, lacks: str) -> GateResult:
+    """A worst case that nothing strong has tried is not passed; that it failed is certain."""
+    if result.status != "PASS" or not lacks:
+        return result
+    return replace(result, status="INCONCLUSIVE", reason=lacks)
 
 
 def _selects(gate: Gate, row: Row) -> bool:

@@ -35,6 +35,7 @@ from .types import (
     Observer,
     Places,
     Plan,
+    Row,
     Summary,
     Verdict,
 )
@@ -159,11 +160,32 @@ def judge_run(path: Path, gates: Sequence[Gate]) -> Finished:
     """Summarise and judge a stored run; needs no plug-in, model or device."""
     stored = store.load_run(path)
     cells = [cell for cell in stored.plan.cells if not _spared(cell, stored.results)]
-    found = diagnose.findings(cells, stored.results)
+    asked = diagnose.Asked(
+        gates=gates,
+        models=stored.plan.models,
+        waivers=records.waivers_from_json(stored.manifest.get("waivers")),
+        today=datetime.now(UTC).date(),
+    )
+    found = diagnose.all_findings(cells, stored.results, stored.samples, asked)
     table = summary.make(cells, stored.results, stored.samples, found, partial=stored.partial)
     environment = [result.reason for result in stored.results.values() if result.environment]
+    spoilt = diagnose.spoilt(found)
+
+    def lacking(row: Row) -> str:
+        if row.norm is None or row.eps is None:
+            return ""
+        return diagnose.evidence(
+            cells,
+            stored.results,
+            spoilt,
+            model=row.model,
+            dataset=row.dataset,
+            norm=row.norm,
+            eps=row.eps,
+        )
+
     verdict = gate.verdict(
-        gate.check(gates, table), table, environment=environment[0] if environment else ""
+        gate.check(gates, table, lacking), table, environment=environment[0] if environment else ""
     )
     store.write_findings(path, found)
     store.write_verdict(path, verdict)
@@ -278,8 +300,7 @@ def _settle(directory: RunDirectory, plan: Plan, options: Options) -> int:
 
 def _invalid(plan: Plan, results: Mapping[str, CellResult]) -> set[str]:
     """Cells that a finding of severity error touches."""
-    found = diagnose.findings(plan.cells, results)
-    return {cell for each in found if each.severity == "error" for cell in each.cells}
+    return diagnose.spoilt(diagnose.findings(plan.cells, results))
 
 
 def _manifest(prepared: Prepared, options: Options, device: str, threads: int) -> dict[str, Json]:
@@ -293,6 +314,8 @@ def _manifest(prepared: Prepared, options: Options, device: str, threads: int) -
         "suite_sha256": identity.text_hash(suite.text),
         "plan_id": planning.plan_id(plan),
         "gates": records.gates_to_json(suite.gates),
+        "waivers": records.waivers_to_json(suite.waivers),
+        "self_test": suite.self_test,
         "reports": list(suite.reports),
         "partial": options.limit is not None or options.select is not None,
         "seed": plan.seed,

@@ -16,7 +16,7 @@ SUITE = """\
 schema: 1
 name: broken
 python_path: ["{tests}"]
-models: {{net: {{load: torch, factory: "broken_nets:{name}", num_classes: 10}}}}
+models: {{net: {{load: torch, factory: "broken_nets:{name}", num_classes: 10{more}}}}}
 datasets: {{mnist: {{load: mnist-sample, take: 50}}}}
 attacks:
 {attacks}
@@ -32,7 +32,9 @@ BLACK_BOX = "  square: {attack: square, norm: linf, eps: 0.3, queries: 1000}"
 def judged(tmp_path: Path, robeval: Robeval) -> Callable[[str, str], tuple[int, str]]:
     def run(name: str, attacks: str) -> tuple[int, str]:
         path = tmp_path / "suite.yaml"
-        text = SUITE.format(tests=Path(__file__).parent, name=name, attacks=attacks)
+        more = ", output: probabilities" if name == "rounded_output" else ""
+        tests = Path(__file__).parent
+        text = SUITE.format(tests=tests, name=name, more=more, attacks=attacks)
         path.write_text(text, encoding="utf-8")
         ended = robeval("run", str(path), "-o", str(tmp_path / "out"), "-q")
         return ended.code, ended.out

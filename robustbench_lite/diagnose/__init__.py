@@ -1,25 +1,89 @@
 """Findings about the measurement, computed from what the run recorded.
 
-Severity, decided once: `error` means that the number would be wrong (the cell becomes invalid and
-every gate that needs it fails closed); `warning` that it is right but says less than it seems;
-`note` that it is worth knowing.
+Severity, decided once (`catalogue.py`): `error` means that the number would be wrong (the cell
+becomes invalid and every gate that needs it fails closed); `warning` that it is right but says less
+than it seems; `note` that it is worth knowing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
 
-from ..types import Cell, CellResult, Finding
+from ..group import BOX_HIGH, BOX_LOW, DIMENSION
+from ..types import CLEAN, Cell, CellResult, Component, Finding, Gate, Samples, Waiver
+from . import across, gatework
+from .budgets import Extent
 from .cells import of_cells
+from .enough import evidence as evidence
+from .grid import Grid, read
 from .preflight import of_models
 from .twins import of_twins, without_gradients
+from .waivers import waived
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a suite asks of a run, beside its cells; `today`: the day on which it is judged."""
+
+    gates: Sequence[Gate]
+    models: Mapping[str, Component]
+    waivers: Sequence[Waiver]
+    today: date
 
 
 def findings(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> tuple[Finding, ...]:
-    """Every finding of a finished run."""
+    """What single cells and models say of themselves, without reading a table."""
     return (
         *of_models(cells, results),
         *of_cells(cells, results),
         *without_gradients(cells, results),
         *of_twins(cells, results),
     )
+
+
+def all_findings(
+    cells: Sequence[Cell],
+    results: Mapping[str, CellResult],
+    samples: Callable[[str], Samples | None],
+    asked: Asked,
+) -> tuple[Finding, ...]:
+    """Every finding of a finished run, with its waivers.
+
+    `samples(cell id)` is called once per finished cell. A cell that an error touches, and that
+    nobody waived, is no evidence about another.
+    """
+    found = waived(findings(cells, results), asked.waivers, cells, asked.today)
+    grid = read(cells, results, samples, spoilt(found))
+    more = across.of_bits(grid, boxes=_extents(cells, results))
+    compared = waived(more, asked.waivers, cells, asked.today)[: len(more)]
+    grid = _without(grid, spoilt(compared))
+    return (*found, *compared, *gatework.of_bits(asked.gates, cells, grid, asked.models))
+
+
+def spoilt(found: Sequence[Finding]) -> set[str]:
+    """Cells that an error touches which nobody waived."""
+    errors = [each for each in found if each.severity == "error" and not each.waived]
+    return {cell for each in errors for cell in each.cells}
+
+
+def _without(grid: Grid, cells: Collection[str]) -> Grid:
+    spots = {
+        spot: [each for each in here if each.cell.id not in cells]
+        for spot, here in grid.spots.items()
+    }
+    return Grid(spots=spots, clean=grid.clean)
+
+
+def _extents(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> dict[str, Extent]:
+    """Box and shape of every dataset, as its clean passes recorded them."""
+    extents: dict[str, Extent] = {}
+    for cell in cells:
+        result = results.get(cell.id)
+        if cell.attack != CLEAN or result is None or BOX_LOW not in result.observed:
+            continue
+        seen = result.observed
+        shape = [int(value) for key, value in seen.items() if key.startswith(DIMENSION)]
+        extents[cell.dataset] = (seen[BOX_LOW], seen[BOX_HIGH], tuple(shape))
+    return extents
