@@ -43,6 +43,7 @@ COMMON_KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "fallback",
             "eot",
             "bpda",
+            "time_limit",
         ),
         "analysis": ("analysis",),
     }

@@ -7,16 +7,21 @@ counted.
 from __future__ import annotations
 
 import random
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
+from typing import NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .access import BatchMemory, Granted, Tally
+from .group import TimeLimit
 from .hookspecs import AttackSpec
 from .rng import SampleRng
 from .seen import Seen
@@ -27,6 +32,7 @@ CHANGED_INPUT = "changed input"
 CHANGED_MODEL = "changed model"
 BROKEN_GRADIENT = "broken gradient"
 ZERO_GRADIENT = "zero gradient"
+LATE = "its time limit has passed: give it more (`time_limit`), or less to do"
 
 _ODD = -7046029254386353131  # the golden ratio in 64 bits: every bit of place and value counts
 
@@ -60,10 +66,12 @@ def craft(
     goal: Tensor | None,
     eot: int = 1,
     bpda: tuple[str, ...] = (),
+    seconds: float = float("inf"),
 ) -> Crafted:
     """Call the attack on `rows` (int64 [m]) of a batch; the caller reports what it raises.
 
-    `eot`, `bpda`: the adaptive parts that the suite asks for.
+    `eot`, `bpda`: the adaptive parts that the suite asks for. `seconds`: what is left of its time;
+    raises TimeLimit after it.
     """
     clean = batch.x[rows]  # indexing copies: the attack's own
     kept = clean.clone()
@@ -87,7 +95,8 @@ def craft(
     seeded = _seed(rng)
     begin = time.perf_counter()
     try:
-        candidate = function(model, clean, labels, budget=budget, rng=rng, **params, **extra)
+        with limited(seconds):
+            candidate = function(model, clean, labels, budget=budget, rng=rng, **params, **extra)
     finally:
         seconds = time.perf_counter() - begin
         touched = _restore(state, seeded, clean.device)
@@ -99,6 +108,36 @@ def craft(
         if isinstance(candidate, Tensor) and candidate.data_ptr() == clean.data_ptr():
             candidate = candidate.clone()
     return Crafted(candidate=candidate, tally=tally, seconds=seconds, observed=observed, seen=seen)
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Inside, TimeLimit is raised once `seconds` have passed, or else at the end.
+
+    A signal interrupts what runs; where there is none (outside the main thread, on Windows) the
+    call has to end by itself.
+    """
+    begin = time.monotonic()
+    if seconds <= 0:
+        raise TimeLimit(LATE)
+    timed = seconds < float("inf") and hasattr(signal, "setitimer")
+    timed = timed and threading.current_thread() is threading.main_thread()
+    if not timed:
+        yield
+    else:
+        before = signal.signal(signal.SIGALRM, _interrupt)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+    if time.monotonic() - begin > seconds:
+        raise TimeLimit(LATE)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise TimeLimit(LATE)
 
 
 @contextmanager

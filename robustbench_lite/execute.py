@@ -17,14 +17,8 @@ from . import preflight
 from .craft import CHANGED_MODEL, changes_itself, fingerprint
 from .errors import EnvironmentProblem
 from .group import (
-    BOX_HIGH,
-    BOX_LOW,
-    DIMENSION,
-    NO_PREFLIGHT,
-    NOT_REPEATED,
     PARITY_DIFFERENCE,
     PARITY_TOLERANCE,
-    REPEATED,
     Failure,
     Group,
     Tables,
@@ -37,9 +31,8 @@ from .params import Params
 from .plugins import Registry, implementation
 from .records import join
 from .samples import Selected
-from .standing import budget_of
 from .stock import Stock, named, too_few_classes
-from .trial import repeated
+from .trial import look
 from .types import (
     CLEAN,
     Cell,
@@ -206,7 +199,15 @@ class _Runner:
         for start, stop in spans:
             observed: dict[str, float] = {}
             if start == 0 and tables.missing(start, stop):
-                observed |= self._trial(selected, group, source)
+                observed |= look(
+                    group,
+                    source,
+                    selected,
+                    stock=self.stock,
+                    registry=self.registry,
+                    plan=self.plan,
+                    batch_size=self.batch_size,
+                )
             self._span(selected, group, tables, source, start, stop)
             if fingerprint(source.differentiable) != before:
                 batch = self.stock.batch(selected, 0, 1)
@@ -214,44 +215,6 @@ class _Runner:
                 self.stock.forget(group.source)
             tables.close(start, stop, self.batch_size, observed)
         return tables
-
-    def _trial(self, selected: Selected, group: Group, source: LoadedModel) -> dict[str, float]:
-        """What is looked at once per group, on a few samples, before the work begins."""
-        try:
-            if group.cells[0].attack == CLEAN:
-                few = preflight.chosen(selected, self.stock.device)
-                extent = {BOX_LOW: few.box.low, BOX_HIGH: few.box.high}
-                extent |= {f"{DIMENSION}{at}": size for at, size in enumerate(selected.shape)}
-                return extent | dict(
-                    preflight.observe(source, few, classes=selected.classes, seed=self.plan.seed)
-                )
-            return self._attack_trial(selected, group, source)
-        except Exception as problem:  # the cells themselves say what cannot be read or run
-            log.info("%s: no look beforehand", group.source, exc_info=True)
-            if group.cells[0].attack == CLEAN:
-                return {NO_PREFLIGHT: 1}
-            return {} if out_of_memory(problem) else {REPEATED: 1, NOT_REPEATED: 1}
-
-    def _attack_trial(
-        self, selected: Selected, group: Group, source: LoadedModel
-    ) -> dict[str, float]:
-        last = max(group.cells, key=lambda cell: cell.eps.value if cell.eps else 0)
-        if last.role != "attack" or not last.eps or last.eps.value == 0:
-            return {}
-        registered = self.registry.attacks[last.attack]
-        batch = self.stock.batch(selected, 0, min(self.batch_size, selected.n))
-        params = cast("Params", self.plan.arguments[last.id])
-        return repeated(
-            registered.spec,
-            implementation(registered),
-            last,
-            batch,
-            self.stock.memory(group.source, source, batch),
-            budget_of(registered.spec, params, last, float(last.eps), batch.box),
-            n=selected.n,
-            seed=self.plan.seed,
-            params=params,
-        )
 
     def _span(
         self,
@@ -312,6 +275,7 @@ class _Runner:
             },
             seed=self.plan.seed,
             params=cast("Params", self.plan.arguments[missing[0].id]),
+            clock=tables.clock,
         )
         for cell in missing:
             tables.add(cell, rows[cell.id])
@@ -415,7 +379,9 @@ class _Runner:
         if cell.attack == CLEAN:
             self.clean[cell.dataset, cell.model] = failure
         return dataclasses.replace(
-            self.without_samples(cell, "failed", failure.reason),
+            self.without_samples(
+                cell, "timeout" if failure.timed_out else "failed", failure.reason
+            ),
             traceback=failure.traceback,
             environment=failure.environment,
         )

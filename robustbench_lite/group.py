@@ -45,17 +45,27 @@ NOT_REPEATED = "not repeated"
 REPEATED = "run twice"
 
 
+class TimeLimit(Exception):
+    """An attack took longer than the suite allows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a cell has no numbers; `environment`: device, file or data, not the attack."""
+    """Why a cell has no numbers; `environment`: device, file or data, not the attack.
+
+    `timed_out`: it took longer than its time limit.
+    """
 
     reason: str
     environment: bool = False
     traceback: str = ""
+    timed_out: bool = False
 
     @staticmethod
     def of(what: str, problem: Exception, *, environment: bool = False) -> Failure:
         """A failure from an exception, with its traceback."""
+        if isinstance(problem, TimeLimit):
+            return Failure(str(problem), timed_out=True)
         text = "".join(traceback.format_exception(problem))
         return Failure(f"{what}: {type(problem).__name__}: {problem}", environment, text)
 
@@ -95,6 +105,13 @@ def _alike(cell: Cell) -> tuple[object, ...]:
     return (cell.entry, cell.attack, cell.source, white_box, cell.norm, cell.target, params)
 
 
+@dataclass(slots=True)
+class Clock:
+    """Seconds that an attack may still take."""
+
+    left: float
+
+
 class Tables:
     """What a group has finished so far: stored parts, the rows of the running part, failures."""
 
@@ -114,6 +131,7 @@ class Tables:
             for cell in cells
         }
         self.failures: dict[str, Failure] = {}
+        self.clock = Clock(cells[0].time_limit or float("inf")) if cells else Clock(float("inf"))
         self._chunks: dict[str, list[Chunk]] = {}
         self._span = (0, 0)
 

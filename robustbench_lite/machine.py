@@ -46,6 +46,12 @@ def device(asked: str) -> str:
     return f"cuda:{int(index or 0)}"
 
 
+def full_precision() -> None:
+    """Multiply in float32 on every device: TF32 would keep 10 bits of each factor."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
 def threads(asked: int | None) -> int:
     """The number asked for, else the cores that this process may use (affinity, cgroup)."""
     if asked is not None:

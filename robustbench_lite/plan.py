@@ -248,6 +248,7 @@ class _Planner:
                 fallback_for=fallback_for,
                 access=spec.access,
                 eot=entry.eot,
+                time_limit=entry.time_limit,
                 bpda=entry.bpda if spec.access == "gradient" else (),
             )
 

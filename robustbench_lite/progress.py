@@ -6,7 +6,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
-from .types import CLEAN, Cell, CellResult
+from .types import CLEAN, NO_NORM, Cell, CellResult
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -18,7 +18,8 @@ def describe(cell: Cell) -> str:
     """A cell in a few words."""
     if cell.attack == CLEAN:
         return f"{cell.model} on {cell.dataset}: clean"
-    eps = f" {cell.norm} {cell.eps.text}" if cell.eps else ""
+    norm = "strength" if cell.norm == NO_NORM else cell.norm
+    eps = f" {norm} {cell.eps.text}" if cell.eps else ""
     source = "" if cell.source == cell.model else f" from {cell.source}"
     return f"{cell.model} on {cell.dataset}: {cell.entry}{eps}{source}"
 

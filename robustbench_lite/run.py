@@ -63,6 +63,7 @@ def run(path: Path, options: Options, observer: Observer) -> Finished:
     device = machine.device(options.device)
     threads = machine.threads(options.threads)
     torch.set_num_threads(threads)
+    machine.full_precision()
     directory = _directory(prepared, options)
     manifest = _manifest(prepared, options, device, threads)
     reused = _settle(directory, prepared.plan, options)
@@ -103,6 +104,7 @@ def rehearse(path: Path, options: Options) -> int:
     prepared = prepare(path, options)
     device, threads = machine.device(options.device), machine.threads(options.threads)
     torch.set_num_threads(threads)
+    machine.full_precision()
     with tempfile.TemporaryDirectory() as folder:
         directory = store.open_directory(Path(folder) / "run", planning.plan_id(prepared.plan))
         for result in _compute(prepared, options, directory, device, threads, Silence()):

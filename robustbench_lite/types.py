@@ -168,7 +168,7 @@ class AttackEntry:
     `fallback`: the gradient-free attack to run if the source turns out to have no usable
     gradient ("off" for none, None for the default of the norm).
     `eot`: passes averaged for every answer of a randomised model. `bpda`: steps of the model whose
-    gradient is taken to be the identity's.
+    gradient is taken to be the identity's. `time_limit`: seconds that it may take on one model.
     """
 
     name: str
@@ -185,6 +185,7 @@ class AttackEntry:
     sources: tuple[str, ...] = ()
     eot: int = 1
     bpda: tuple[str, ...] = ()
+    time_limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,7 +298,7 @@ class Cell:
     `skip`: why it cannot run (it is then listed as skipped), or None.
     `reach`: the largest eps of its grid, which a minimal-norm attack is given.
     `fallback_for`: the entry that it stands in for, should that one find no gradient to use.
-    `access`: what its attack asks of the model. `eot`, `bpda`: as in the entry.
+    `access`: what its attack asks of the model. `eot`, `bpda`, `time_limit`: as in the entry.
     `family`: the entry of the suite that stands for several attacks, of which this is one, and
     `why`: why it was picked. `union`: whether the family is judged by the worst of its members.
     """
@@ -325,6 +326,7 @@ class Cell:
     access: Access = "none"
     eot: int = 1
     bpda: tuple[str, ...] = ()
+    time_limit: float | None = None
     family: str | None = None
     why: str = ""
     union: bool = False

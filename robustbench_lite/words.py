@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .types import Where
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|)")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,3 +57,12 @@ def listed(names: Iterable[str]) -> str:
 
 def _folded(name: str) -> str:
     return name.casefold().replace("_", "-")
+
+
+def duration(text: str) -> float | None:
+    """Seconds of a text such as `20`, `90s`, `10m` or `2h`; None if it is no time above zero."""
+    found = _DURATION.fullmatch(text.strip())
+    if found is None:
+        return None
+    seconds = float(found[1]) * _SECONDS[found[2]]
+    return seconds if 0 < seconds < float("inf") else None

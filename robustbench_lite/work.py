@@ -28,6 +28,7 @@ from .group import (
     UNCHANGED,
     UNSPENT,
     Chunk,
+    Clock,
     Failure,
     out_of_memory,
 )
@@ -58,9 +59,12 @@ def attack(
     clean: Mapping[str, Samples],
     seed: int,
     params: Params,
+    clock: Clock | None = None,
 ) -> dict[str, Chunk | Failure]:
     """Craft and judge one batch for every cell of a group: cell id -> its rows, or why not."""
-    work = _Work(spec, function, batch, memory, targets, clean, seed, params)
+    work = _Work(
+        spec, function, batch, memory, targets, clean, seed, params, clock or Clock(float("inf"))
+    )
     results: dict[str, Chunk | Failure] = {}
     if spec.kind == "minimal-norm":
         return work.minimal_norm(cells)
@@ -95,6 +99,7 @@ class _Work:
     clean: Mapping[str, Samples]
     seed: int
     params: Params
+    clock: Clock
 
     def fixed_budget(
         self, cells: Sequence[Cell], states: dict[str, State]
@@ -180,7 +185,9 @@ class _Work:
             goal=goal,
             eot=first.eot,
             bpda=first.bpda,
+            seconds=self.clock.left,
         )
+        self.clock.left -= crafted.seconds
         part = rows_of(self.batch, index)
         reach = dataclasses.replace(budget, eps=float("inf")) if minimal else budget
         failures: dict[str, Failure] = {}

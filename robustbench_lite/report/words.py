@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 
-from ..types import GateResult, Rate, Row, Verdict
+from ..types import NO_NORM, GateResult, Rate, Row, Verdict
 
 SIGNS = {
     "PASS": "✓",
@@ -72,8 +72,10 @@ def attack_name(row: Row) -> str:
 
 
 def budget(row: Row) -> str:
-    """`linf 8/255`, or a dash for the clean pass."""
-    return f"{row.norm} {row.eps.text}" if row.norm and row.eps else NOTHING
+    """`linf 8/255`, `strength 3` where there is no norm, or a dash for the clean pass."""
+    if row.norm is None or row.eps is None:
+        return NOTHING
+    return f"{'strength' if row.norm == NO_NORM else row.norm} {row.eps.text}"
 
 
 def decided_by(result: GateResult) -> str:

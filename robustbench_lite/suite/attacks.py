@@ -9,7 +9,7 @@ from ..contract import COMMON_KEYS
 from ..hookspecs import AttackSpec
 from ..plugins import missing
 from ..types import CLEAN, NORMS, THREATS, WORST_CASE, AttackEntry, Eps, Norm, Where
-from ..words import did_you_mean, listed
+from ..words import did_you_mean, duration, listed
 from .entries import Resolved, Shop, own_params, spec_of
 from .sections import Section, radius
 from .settings import resolved_entry
@@ -60,6 +60,7 @@ def read_attack(
         eps_where=tuple(grid.values()),
         eot=eot,
         bpda=bpda,
+        time_limit=_seconds(section),
     )
     resolved = resolved_entry(
         section,
@@ -90,6 +91,17 @@ def _sources(section: Section, models: Collection[str]) -> tuple[str, ...]:
     if "source" in section.values and not section.items("source"):
         section.note("source", "the list is empty; leave the key out for the model under attack")
     return tuple(found)
+
+
+def _seconds(section: Section) -> float | None:
+    """`time_limit`: seconds, or a text such as 90s, 10m or 2h."""
+    node = section.values.get("time_limit")
+    if node is None:
+        return None
+    seconds = duration(node.text)
+    if seconds is None or isinstance(node.value, bool | Mapping | tuple):
+        section.wrong("time_limit", "seconds, or a time such as 90s, 10m or 2h")
+    return seconds
 
 
 def _bpda(section: Section, spec: AttackSpec | None) -> tuple[str, ...]:

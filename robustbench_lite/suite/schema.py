@@ -128,6 +128,7 @@ def _common(kind: SpecKind, spec: Spec) -> Schema:
         "eps": _one_or_many(_EPS),
         "source": _one_or_many({"type": "string"}),
         "eot": {"type": "integer", "minimum": 1},
+        "time_limit": {"type": ["number", "string"]},
         "bpda": {"type": "object", "additionalProperties": {"const": IDENTITY}},
         "target": {"anyOf": [{"enum": list(TARGETS)}, whole]},
         "repeats": {"type": "integer", "minimum": 1},

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from robustbench_lite import AnalysisSpec, hookimpl
 
+from . import corruptions
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -33,13 +35,14 @@ COLUMNS = (
 
 @hookimpl
 def robeval_analyses() -> Iterable[AnalysisSpec]:
-    """Tables over classes."""
+    """Tables over classes and over common corruptions."""
     return [
         AnalysisSpec(
             name="per-class",
             implementation=per_class,
             summary="clean and robust accuracy of every class in every cell",
-        )
+        ),
+        corruptions.SPEC,
     ]
 
 

@@ -281,7 +281,7 @@ ATTACK_FINDINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "zoo-overshoots": ("silent-success",),
         "zoo-tiny-steps": ("budget-not-used", "incomplete-optimisation"),
         "zoo-ignores-labels": ("black-box-beats-white-box",),
-        "zoo-minimises": ("weaker-than-control",),
+        "zoo-minimises": ("black-box-beats-white-box",),
         "zoo-crashes": ("attack-failed",),
         "zoo-nan-images": ("illegal-candidate",),
         "zoo-outside": ("illegal-candidate",),
