@@ -129,7 +129,8 @@ def test_a_private_copy_of_the_model_may_be_ruined(
 ) -> None:
     code, out = run(robeval, write_suite(GATED.format(name="changes-copy")))
     assert code in {0, 1, 6}
-    assert json.loads((out / "findings.json").read_text()) == []
+    found = json.loads((out / "findings.json").read_text())
+    assert {each["id"] for each in found} <= {"weak-gated-attack", "no-gradient-free-check"}
 
 
 def test_a_model_that_answers_nan_is_never_robust(
