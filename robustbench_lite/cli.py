@@ -379,6 +379,12 @@ def report(run_path: Path, formats: tuple[str, ...], **chosen: object) -> int:
     metavar="C,H,W",
     help="Shape of one sample, where the file leaves it open, such as 3,224,224.",
 )
+@click.option(
+    "--data",
+    "samples",
+    metavar="NAME|FILE",
+    help="Check it on real samples too: a dataset such as mnist-sample, or a .npz with x and y.",
+)
 @_DEVICE
 @_PLUGINS
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
@@ -386,6 +392,7 @@ def doctor(
     path: Path,
     factory: str | None,
     input_shape: str | None,
+    samples: str | None,
     device: str,
     threads: int | None,
     as_json: bool,
@@ -395,14 +402,19 @@ def doctor(
     from . import doctor as doctors
     from . import machine
     from .prepare import registry_of
+    from .types import Places
 
+    options = _options(**chosen)
+    root = options.env.get("ROBEVAL_DATA")
     report = doctors.examine(
         path,
-        registry_of(_options(**chosen)),
+        registry_of(options),
         device=machine.device(device),
         threads=machine.threads(threads),
         factory=factory,
         input_shape=_shape(input_shape),
+        data=samples,
+        places=Places(suite=Path(), data=Path(root) if root else None, cache=options.cache),
     )
     click.echo(_dump(report.as_json()) if as_json else "\n".join(report.lines()))
     return 0 if report.runs else 7

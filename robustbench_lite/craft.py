@@ -240,7 +240,8 @@ def _restore(before: _GlobalState, seeded: _GlobalState, device: torch.device) -
     """Put the global state back; whether random numbers had been drawn since it was `seeded`."""
     torch.set_grad_enabled(before.grad)
     torch.set_default_dtype(before.dtype)
-    torch.use_deterministic_algorithms(before.deterministic)
+    if torch.are_deterministic_algorithms_enabled() != before.deterministic:
+        torch.use_deterministic_algorithms(before.deterministic)  # imports torch.compile: seconds
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = before.cudnn
     torch.set_flush_denormal(False)  # has no getter; robeval itself never sets it
     drawn = not _same_chance(seeded, _global_state(device))

@@ -87,7 +87,17 @@ def cells(
     _import_all(suite, wanted, members, registry)
     stock = Stock(suite, registry, places, device, threads, members)
     size = batch_size or BATCH[torch.device(device).type]
-    runner = _Runner(plan, registry, stock, parts, stored, observer, size, shard or SHARD)
+    runner = _Runner(
+        plan,
+        registry,
+        stock,
+        parts,
+        stored,
+        observer,
+        size,
+        shard or SHARD,
+        self_test=suite.self_test,
+    )
     runner.todo = {cell.id for cell in wanted if cell.skip is None}
     for cell in wanted:
         if cell.skip is not None:
@@ -137,6 +147,8 @@ class _Runner:
         observer: Observer,
         batch_size: int,
         shard: int,
+        *,
+        self_test: bool,
     ) -> None:
         self.plan = plan
         self.registry = registry
@@ -146,6 +158,7 @@ class _Runner:
         self.observer = observer
         self.batch_size = batch_size
         self.shard = shard
+        self.self_test = self_test
         self.clean: dict[tuple[str, str], Samples | Failure] = {}
         self.todo: set[str] = set()
 
@@ -207,6 +220,7 @@ class _Runner:
                     registry=self.registry,
                     plan=self.plan,
                     batch_size=self.batch_size,
+                    self_test=self.self_test,
                 )
             self._span(selected, group, tables, source, start, stop)
             if fingerprint(source.differentiable) != before:

@@ -167,6 +167,7 @@ def judge_run(path: Path, gates: Sequence[Gate]) -> Finished:
         models=stored.plan.models,
         waivers=records.waivers_from_json(stored.manifest.get("waivers")),
         today=datetime.now(UTC).date(),
+        self_test=stored.manifest.get("self_test") is not False,
     )
     found = diagnose.all_findings(cells, stored.results, stored.samples, asked)
     table = summary.make(cells, stored.results, stored.samples, found, partial=stored.partial)

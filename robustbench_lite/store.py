@@ -323,6 +323,7 @@ def write_findings(path: Path, findings: Sequence[Finding]) -> None:
                 "advice": finding.advice,
                 "cells": list(finding.cells),
                 "numbers": dict(finding.numbers),
+                "waived": finding.waived,
             }
             for finding in findings
         ],

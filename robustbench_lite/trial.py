@@ -6,7 +6,7 @@ The model before any attack (`preflight.py`); an attack twice, whether it gives 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import preflight
 from .access import BatchMemory
-from .craft import craft, targets
+from .craft import AttackFunction, craft, targets
 from .group import (
     BOX_HIGH,
     BOX_LOW,
@@ -31,9 +31,11 @@ from .params import Params
 from .plugins import Registry, implementation
 from .rng import SampleRng
 from .samples import Selected
+from .selftest import SAMPLES
+from .selftest import self_test as self_test_of
 from .standing import budget_of
 from .stock import Stock
-from .types import CLEAN, Batch, Budget, Cell, LoadedModel, Plan
+from .types import CLEAN, NORMS, Batch, Budget, Cell, LoadedModel, Plan
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +51,17 @@ def look(
     registry: Registry,
     plan: Plan,
     batch_size: int,
+    self_test: bool,
 ) -> dict[str, float]:
     """What was seen, as counts; what cannot be looked at is left to the cells to report."""
     clean = group.cells[0].attack == CLEAN
     try:
         if clean:
             return _at_model(source, selected, stock, plan)
-        return _at_attack(group, source, selected, stock, registry, plan, batch_size)
+        trial = _Trial.of(group, source, selected, stock, registry, plan, batch_size)
+        if trial is None:
+            return {}
+        return trial.repeated() | (trial.planted() if self_test else {})
     except Exception as problem:  # the cells themselves say what cannot be read or run
         log.info("%s: no look beforehand", group.source, exc_info=True)
         if clean:
@@ -74,74 +80,106 @@ def _at_model(
     return extent | dict(seen)
 
 
-def _at_attack(
-    group: Group,
-    source: LoadedModel,
-    selected: Selected,
-    stock: Stock,
-    registry: Registry,
-    plan: Plan,
-    batch_size: int,
-) -> dict[str, float]:
-    last = max(group.cells, key=lambda cell: cell.eps.value if cell.eps else 0)
-    if last.role != "attack" or not last.eps or last.eps.value == 0:
-        return {}
-    registered = registry.attacks[last.attack]
-    batch = stock.batch(selected, 0, min(batch_size, selected.n))
-    params = cast("Params", plan.arguments[last.id])
-    return repeated(
-        registered.spec,
-        implementation(registered),
-        last,
-        batch,
-        stock.memory(group.source, source, batch),
-        budget_of(registered.spec, params, last, float(last.eps), batch.box),
-        n=selected.n,
-        seed=plan.seed,
-        params=params,
-    )
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """The attack of a group at its largest eps, on the first samples; `n`: of how many."""
 
+    spec: AttackSpec
+    function: AttackFunction
+    params: Params
+    cell: Cell
+    batch: Batch
+    memory: BatchMemory
+    budget: Budget
+    seed: int
+    n: int
 
-def repeated(
-    spec: AttackSpec,
-    function: Callable[..., object],
-    cell: Cell,
-    batch: Batch,
-    memory: BatchMemory,
-    budget: Budget,
-    *,
-    n: int,
-    seed: int,
-    params: Params,
-) -> dict[str, float]:
-    """Run the attack twice on a few of `n` samples; how many came out differently."""
-    few = min(max(n // SHARE, FEWEST), MOST, batch.x.shape[0])
-    rows = torch.arange(few, device=batch.x.device)
-
-    def once() -> object:
-        rng = SampleRng(seed, spec.name, batch.keys)
-        goal = None if cell.target is None else targets(cell.target, memory, batch, rng)
-        return craft(
-            spec,
-            function,
-            {name: getattr(params, name) for name in type(params).model_fields},
-            memory,
+    @staticmethod
+    def of(
+        group: Group,
+        source: LoadedModel,
+        selected: Selected,
+        stock: Stock,
+        registry: Registry,
+        plan: Plan,
+        batch_size: int,
+    ) -> _Trial | None:
+        """None for a control, and for a budget that is nothing."""
+        last = max(group.cells, key=lambda cell: cell.eps.value if cell.eps else 0)
+        if last.role != "attack" or not last.eps or last.eps.value == 0:
+            return None
+        registered = registry.attacks[last.attack]
+        batch = stock.batch(selected, 0, min(max(batch_size, SAMPLES), selected.n))
+        params = cast("Params", plan.arguments[last.id])
+        return _Trial(
+            registered.spec,
+            implementation(registered),
+            params,
+            last,
             batch,
+            stock.memory(group.source, source, batch),
+            budget_of(registered.spec, params, last, float(last.eps), batch.box),
+            plan.seed,
+            selected.n,
+        )
+
+    @property
+    def own(self) -> dict[str, object]:
+        """The attack's parameters by name."""
+        return {name: getattr(self.params, name) for name in type(self.params).model_fields}
+
+    def repeated(self) -> dict[str, float]:
+        """Run the attack twice on a few samples; how many came out differently."""
+        few = min(max(self.n // SHARE, FEWEST), MOST, self.batch.x.shape[0])
+        first, second = self._once(few), self._once(few)
+        if not isinstance(first, Tensor) or not isinstance(second, Tensor):
+            return {}  # the judge refuses it
+        if first.shape != second.shape:
+            return {REPEATED: few, NOT_REPEATED: few}
+        same = (first == second) | (first.isnan() & second.isnan())
+        different = int((~same.flatten(1).all(dim=1)).sum()) if first.ndim > 1 else 0
+        return {REPEATED: few, NOT_REPEATED: different} if different else {REPEATED: few}
+
+    def _once(self, few: int) -> object:
+        rows = torch.arange(few, device=self.batch.x.device)
+        kind = self.cell.target
+        goal = None if kind is None else targets(kind, self.memory, self.batch, self._stream())
+        return craft(
+            self.spec,
+            self.function,
+            self.own,
+            self.memory,
+            self.batch,
             rows=rows,
-            budget=budget,
-            rng=rng.rows(rows),
+            budget=self.budget,
+            rng=self._stream().rows(rows),
             goal=goal,
-            eot=cell.eot,
-            bpda=cell.bpda,
-            seconds=cell.time_limit or float("inf"),
+            eot=self.cell.eot,
+            bpda=self.cell.bpda,
+            seconds=self.cell.time_limit or float("inf"),
         ).candidate
 
-    first, second = once(), once()
-    if not isinstance(first, Tensor) or not isinstance(second, Tensor):
-        return {}  # the judge refuses it
-    if first.shape != second.shape:
-        return {REPEATED: few, NOT_REPEATED: few}
-    same = first.detach() == second.detach()
-    same |= first.detach().isnan() & second.detach().isnan()
-    different = int((~same.flatten(1).all(dim=1)).sum()) if first.ndim > 1 else int((~same).any())
-    return {REPEATED: few, NOT_REPEATED: different} if different else {REPEATED: few}
+    def _stream(self) -> SampleRng:
+        """The stream from its first number on."""
+        return SampleRng(self.seed, self.spec.name, self.batch.keys)
+
+    def planted(self) -> dict[str, float]:
+        """What the attack does with adversarial examples planted for it (`selftest.py`)."""
+        searches = self.cell.effort == "iterative" or self.spec.kind == "minimal-norm"
+        if self.cell.model != self.cell.source or not searches or self.cell.norm not in NORMS:
+            return {}
+        return dict(
+            self_test_of(
+                self.spec,
+                self.function,
+                self.own,
+                self.memory.model,
+                self.batch,
+                self.budget,
+                self._stream(),
+                target=self.cell.target,
+                eot=self.cell.eot,
+                bpda=self.cell.bpda,
+                seconds=self.cell.time_limit or float("inf"),
+            )
+        )

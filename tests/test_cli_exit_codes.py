@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -558,3 +559,13 @@ def test_a_reader_that_goes_away_changes_no_verdict(
         for gates, code in (((PASSES,), 0), ((FAILS,), 1), ((OPEN,), 6)):
             ended = robeval("run", str(write_suite(text(gates=gates))), "-q", "--refresh")
             assert (ended.code, ended.err) == (code, "")
+
+
+def test_doctor_looks_at_real_samples_too(robeval: Robeval) -> None:
+    file = str(files("robustbench_lite").joinpath("embedded/mnist_cnn.onnx"))
+    ended = robeval("doctor", file, "--data", "mnist-sample", "--json")
+    assert ended.code == 0
+    report = json.loads(ended.out)
+    assert report["data"]
+    assert {finding["severity"] for finding in report["findings"]} <= {"note"}
+    assert robeval("doctor", file, "--data", "nowhere").code == 2

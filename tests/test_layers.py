@@ -15,7 +15,7 @@ LAYERS = (
     {"hookspecs", "params", "losses", "norms", "rng", "stats", "records", "words", "catalogue"},
     {"adaptive", "seen"},
     {"contract", "plugins", "judge", "access", "samples", "machine", "choose"},
-    {"craft", "group", "ensemble", "listing", "progress", "checkup", "identity", "preflight", "planted"},
+    {"craft", "group", "ensemble", "listing", "progress", "checkup", "identity", "preflight", "planted", "selftest"},
     {"work", "standing", "trial", "stock", "probe"},
     {"suite", "plan", "execute", "store", "summary", "diagnose", "gate", "report"},
     {"prepare", "doctor"},

@@ -19,6 +19,7 @@ from .cells import of_cells
 from .enough import evidence as evidence
 from .grid import Grid, read
 from .preflight import of_models
+from .selftests import of_self_tests
 from .twins import of_twins, without_gradients
 from .waivers import waived
 
@@ -31,6 +32,7 @@ class Asked:
     models: Mapping[str, Component]
     waivers: Sequence[Waiver]
     today: date
+    self_test: bool
 
 
 def findings(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> tuple[Finding, ...]:
@@ -54,7 +56,8 @@ def all_findings(
     `samples(cell id)` is called once per finished cell. A cell that an error touches, and that
     nobody waived, is no evidence about another.
     """
-    found = waived(findings(cells, results), asked.waivers, cells, asked.today)
+    told = [*findings(cells, results), *of_self_tests(cells, results, on=asked.self_test)]
+    found = waived(told, asked.waivers, cells, asked.today)
     grid = read(cells, results, samples, spoilt(found))
     more = across.of_bits(grid, boxes=_extents(cells, results))
     compared = waived(more, asked.waivers, cells, asked.today)[: len(more)]

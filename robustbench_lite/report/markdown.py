@@ -18,6 +18,7 @@ from .words import (
     percent,
     plain,
     rate_text,
+    told,
 )
 
 MOST_ROWS = 300  # a CI summary page is cut at 1 MiB
@@ -119,7 +120,7 @@ def _findings(findings: Sequence[Finding]) -> list[str]:
     if not findings:
         return []
     items = [
-        f"- **{finding.severity}** {escaped(finding.message)}. To do: {escaped(finding.advice)}."
+        f"- **{finding.severity}** {escaped(told(finding))}. To do: {escaped(finding.advice)}."
         for finding in findings
     ]
     return ["## Findings", "\n".join(items)]

@@ -19,6 +19,7 @@ from .words import (
     overall,
     percent,
     plain,
+    told,
 )
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def render(run: FinishedRun, console: Console, *, tty: bool | None = None) -> No
         console.print(Text(left, style="dim"))
     for finding in summary_of(run).findings:
         if finding.severity != "note":
-            console.print(Text(plain(f"{finding.severity}: {finding.message}"), style="yellow"))
+            console.print(Text(plain(f"{finding.severity}: {told(finding)}"), style="yellow"))
     word = overall(run.verdict)
     sentence = run.verdict.sentence if run.verdict else "This run was not judged."
     verdict = Text(f" {SIGNS[word]} {word} ", style=f"bold reverse {_COLOURS[word]}")
@@ -83,7 +84,7 @@ def lines(run: FinishedRun) -> list[str]:
         found += [left, ""]
     for finding in summary.findings:
         if finding.severity != "note":
-            found.append(plain(f"{finding.severity}: {finding.message}"))
+            found.append(plain(f"{finding.severity}: {told(finding)}"))
             found.append(plain(f"  help: {finding.advice}"))
     sentence = run.verdict.sentence if run.verdict else "This run was not judged."
     found.append(plain(f"verdict: {overall(run.verdict)}: {sentence}"))

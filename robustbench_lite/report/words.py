@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 
-from ..types import NO_NORM, GateResult, Rate, Row, Verdict
+from ..types import NO_NORM, Finding, GateResult, Rate, Row, Verdict
 
 SIGNS = {
     "PASS": "✓",
@@ -76,6 +76,11 @@ def budget(row: Row) -> str:
     if row.norm is None or row.eps is None:
         return NOTHING
     return f"{'strength' if row.norm == NO_NORM else row.norm} {row.eps.text}"
+
+
+def told(finding: Finding) -> str:
+    """A finding's message, and who answers for it."""
+    return f"{finding.message} ({finding.waived})" if finding.waived else finding.message
 
 
 def decided_by(result: GateResult) -> str:

@@ -1,0 +1,88 @@
+"""What the attacks did with adversarial examples that were planted for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..selftest import BROKEN, PASSED, PLANTED, TESTED
+from ..types import Cell, CellResult, Finding
+
+ONE_MISS = 1  # of a handful of plants says nothing
+
+
+def of_self_tests(
+    cells: Sequence[Cell], results: Mapping[str, CellResult], *, on: bool
+) -> list[Finding]:
+    """An error for each attack that misses them, a note that tells the rest, model by model."""
+    if not on:
+        return [_off(cells)] if any(cell.role == "attack" for cell in cells) else []
+    found: list[Finding] = []
+    for model in dict.fromkeys(cell.model for cell in cells):
+        tested = _tested([cell for cell in cells if cell.model == model], results)
+        failed = [group for group in tested if _misses(results[group[0].id].observed)]
+        found += [_failure(group, results[group[0].id].observed) for group in failed]
+        told = [group for group in tested if group not in failed]
+        if told:
+            found.append(_passed(model, told, results))
+    return found
+
+
+def _tested(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> list[list[Cell]]:
+    """The cells of one model that were tested, by dataset and entry."""
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        if cell.id in results and TESTED in results[cell.id].observed:
+            groups.setdefault((cell.dataset, cell.entry), []).append(cell)
+    return list(groups.values())
+
+
+def _misses(observed: Mapping[str, float]) -> bool:
+    planted = observed.get(PLANTED, 0)
+    return planted - observed.get(BROKEN, 0) > max(ONE_MISS, (1 - PASSED) * planted)
+
+
+def _failure(group: Sequence[Cell], observed: Mapping[str, float]) -> Finding:
+    first = group[0]
+    return Finding(
+        id="self-test-failed",
+        severity="error",
+        message=(
+            f"'{first.entry}' on '{first.model}' found {observed.get(BROKEN, 0):.0f} of"
+            f" {observed[PLANTED]:.0f} adversarial examples that were planted in a copy of the"
+            f" model; a sound attack finds {PASSED:.0%}"
+        ),
+        advice=(
+            "give it more steps or queries; if gradients are rounded away, use `loss: margin`,"
+            " `bpda:` or an attack without gradients"
+        ),
+        cells=tuple(cell.id for cell in group),
+        numbers={key: observed[key] for key in (TESTED, PLANTED, BROKEN) if key in observed},
+    )
+
+
+def _passed(
+    model: str, groups: Sequence[Sequence[Cell]], results: Mapping[str, CellResult]
+) -> Finding:
+    parts = []
+    for group in groups:
+        seen = results[group[0].id].observed
+        planted = seen.get(PLANTED, 0)
+        told = f"{seen.get(BROKEN, 0):.0f} of {planted:.0f}" if planted else "nothing to plant"
+        parts.append(f"'{group[0].entry}' {told}")
+    return Finding(
+        id="self-test",
+        severity="note",
+        message=f"planted adversarial examples found on copies of '{model}': {', '.join(parts)}",
+        advice="nothing to do; single-step attacks are not tested, they are not made to search",
+        cells=tuple(cell.id for group in groups for cell in group),
+    )
+
+
+def _off(cells: Sequence[Cell]) -> Finding:
+    return Finding(
+        id="self-test",
+        severity="note",
+        message="the self-test is off: nothing shows that the attacks find what is there to find",
+        advice="take `self_test: off` out of the suite",
+        cells=tuple(cell.id for cell in cells if cell.role == "attack"),
+    )
