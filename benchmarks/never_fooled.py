@@ -105,7 +105,7 @@ def judged(member: zoo.Member, x: Tensor, y: Tensor, folder: Path) -> tuple[str,
     path = folder / f"{member.name}.yaml"
     path.write_text(json.dumps(suite), encoding="utf-8")
     out = folder / member.name
-    code = invoke(["run", str(path), "-o", str(out), "-q"])
+    code = invoke(["run", str(path), "-o", str(out), "-q", "--threads", "1"])
     with (out / "tables" / "cells.csv").open(encoding="utf-8") as file:
         row = next(row for row in csv.DictReader(file) if row["attack"] == "std")
     findings = json.loads((out / "findings.json").read_text(encoding="utf-8"))

@@ -29,7 +29,6 @@ from .errors import AccessDenied
 from .seen import Seen
 from .types import Access, Box, Classifier, Evaluated, LoadedModel, Loss, covers
 
-
 ANY = -1
 """The rival that stands for whichever other class has the largest logit."""
 

@@ -167,7 +167,7 @@ def plant(
     witness = points[row, best]
     size = clean.abs().gather(1, torch.stack([y, rival], dim=1)).amax(dim=1)
     usable = (gains[row, best] > RESOLUTION * size) & (losses.margin(clean, y) < 0) & (rival != y)
-    usable &= _reached(readout(score(model, witness)), y, goal)
+    usable &= readout(score(model, witness)).argmax(dim=1) == rival
     ways = len(ends)
     cost = Cost(queries=DRAWS[access] + 3 + ways * (STEPS + 1), gradients=ways * STEPS)
     return Plant(readout=readout, witness=witness, usable=usable, cost=cost)

@@ -58,10 +58,13 @@ def look(
     try:
         if clean:
             return _at_model(source, selected, stock, plan)
-        trial = _Trial.of(group, source, selected, stock, registry, plan, batch_size)
-        if trial is None:
+        cell = max(group.cells, key=lambda cell: cell.eps.value if cell.eps else 0)
+        if cell.role != "attack" or not cell.eps or cell.eps.value == 0:
             return {}
-        return trial.repeated() | (trial.planted() if self_test else {})
+        plants = self_test and _searches(cell)
+        size = min(max(batch_size, SAMPLES) if plants else batch_size, selected.n)
+        trial = _Trial.of(cell, source, selected, stock, registry, plan, size)
+        return trial.repeated() | (trial.planted() if plants else {})
     except Exception as problem:  # the cells themselves say what cannot be read or run
         log.info("%s: no look beforehand", group.source, exc_info=True)
         if clean:
@@ -80,6 +83,12 @@ def _at_model(
     return extent | dict(seen)
 
 
+def _searches(cell: Cell) -> bool:
+    """Whether the attack is made to find what was planted: on the model itself, step by step."""
+    steps = cell.effort == "iterative" or cell.kind == "minimal-norm"
+    return steps and cell.model == cell.source and cell.norm in NORMS
+
+
 @dataclass(frozen=True, slots=True)
 class _Trial:
     """The attack of a group at its largest eps, on the first samples; `n`: of how many."""
@@ -96,29 +105,27 @@ class _Trial:
 
     @staticmethod
     def of(
-        group: Group,
+        cell: Cell,
         source: LoadedModel,
         selected: Selected,
         stock: Stock,
         registry: Registry,
         plan: Plan,
-        batch_size: int,
-    ) -> _Trial | None:
-        """None for a control, and for a budget that is nothing."""
-        last = max(group.cells, key=lambda cell: cell.eps.value if cell.eps else 0)
-        if last.role != "attack" or not last.eps or last.eps.value == 0:
-            return None
-        registered = registry.attacks[last.attack]
-        batch = stock.batch(selected, 0, min(max(batch_size, SAMPLES), selected.n))
-        params = cast("Params", plan.arguments[last.id])
+        size: int,
+    ) -> _Trial:
+        """The attack of `cell` on the first `size` samples."""
+        assert cell.eps is not None
+        registered = registry.attacks[cell.attack]
+        batch = stock.batch(selected, 0, size)
+        params = cast("Params", plan.arguments[cell.id])
         return _Trial(
             registered.spec,
             implementation(registered),
             params,
-            last,
+            cell,
             batch,
-            stock.memory(group.source, source, batch),
-            budget_of(registered.spec, params, last, float(last.eps), batch.box),
+            stock.memory(cell.source, source, batch),
+            budget_of(registered.spec, params, cell, float(cell.eps), batch.box),
             plan.seed,
             selected.n,
         )
@@ -165,9 +172,6 @@ class _Trial:
 
     def planted(self) -> dict[str, float]:
         """What the attack does with adversarial examples planted for it (`selftest.py`)."""
-        searches = self.cell.effort == "iterative" or self.spec.kind == "minimal-norm"
-        if self.cell.model != self.cell.source or not searches or self.cell.norm not in NORMS:
-            return {}
         return dict(
             self_test_of(
                 self.spec,

@@ -348,6 +348,7 @@ class Given:
     controls: Controls = "off"
     seed: int = 0
     take: int | None = None
+    self_test: bool = True
 
     def world(self) -> World:
         """Registry, suite and plan."""
@@ -367,6 +368,7 @@ class Given:
         ]
         return Suite(
             name="small",
+            self_test=self.self_test,
             path=Path("suite.yaml"),
             text="",
             resolved={},

@@ -48,7 +48,6 @@ def short(problem: Problem, norm: Norm, eps: float, parts: Sequence[Part] = SHOR
         problem.y,
         budget=problem.budget(norm, eps),
         rng=problem.rng(),
-        looks=1,
     )
 
 
@@ -131,7 +130,6 @@ def test_every_part_of_plus_runs() -> None:
         problem.y,
         budget=problem.budget("l2", 0.02),
         rng=problem.rng(),
-        looks=1,
     )
     robust = ~torch.as_tensor(broken(problem, x_adv))
     costs = [part.cost((2, 4, 4), 5) for part in parts]
@@ -165,7 +163,7 @@ def test_contract_bit_for_bit(norm: Norm) -> None:
     x = torch.rand((5, 2, 3, 4), generator=torch.Generator().manual_seed(1)) * 3.5 - 1.5
     net = Rowwise(24, 5)
     problem = Problem(net=net, classes=5, box=WIDE, x=x, y=net(x).argmax(dim=1))
-    spec = replace(SPEC, implementation=partial(cascade, SHORT, looks=1))
+    spec = replace(SPEC, implementation=partial(cascade, SHORT))
     assert_contract(spec, problem, problem.budget(norm, {"linf": 0.01, "l2": 0.05}[norm]))
 
 

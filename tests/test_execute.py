@@ -148,7 +148,8 @@ def test_an_attack_out_of_memory_halves_the_batch_and_is_not_counted_twice() -> 
         return (x + budget.eps * model.gradient(x, y).sign()).clamp(0, 1)
 
     spec = attack_spec(attack)
-    world = simple((spec, entry("a", spec, "0.1", "0.3")), n=23).world()
+    given = changed(simple((spec, entry("a", spec, "0.1", "0.3")), n=23), self_test=False)
+    world = given.world()
     results = world.run(batch_size=16)
     assert hunger.refused == [16, 8]
     hunger.limit = 1000
@@ -237,7 +238,8 @@ def test_data_is_read_once_where_it_can_be_kept_and_in_batches_where_not(
 
         return dataclasses.replace(whole, read=read)
 
-    given = changed(simple(MIXED[0], MIXED[2]), datasets=[dataset_spec("d", build)])
+    datasets = [dataset_spec("d", build)]
+    given = changed(simple(MIXED[0], MIXED[2]), datasets=datasets, self_test=False)
     given.world().run(batch_size=4)
     # 1: whether the model takes the shape; 10: the look before the run
     assert sorted(reads) == [1, 2, 4, 4, 10]
@@ -483,7 +485,7 @@ def test_cells_of_equal_content_are_computed_once() -> None:
     world = simple((spec, entry("x", spec, "0.1")), (spec, entry("y", spec, "1/10"))).world()
     assert world.cell("x").id == world.cell("y").id
     results = world.run(batch_size=N)
-    assert calls == ["mine"] * 3  # two of them see whether it repeats itself
+    assert calls == ["mine"] * 4  # twice to see whether it repeats itself, once for the self-test
     assert set(results) == {cell.id for cell in world.plan.cells}
 
 

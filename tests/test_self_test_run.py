@@ -65,7 +65,9 @@ def test_a_few_plants_forgive_one_miss() -> None:
     for broken, severity in ((6.0, "note"), (5.0, "note"), (4.0, "error")):
         import dataclasses
 
-        result = dataclasses.replace(results[cell.id], observed={**seen, BROKEN: broken})
+        result = dataclasses.replace(
+            results[cell.id], observed={**seen, BROKEN: broken, "attackable": 6.0, "unbroken": 6.0}
+        )
         (found,) = of_self_tests(world.plan.cells, {cell.id: result}, on=True)
         assert found.severity == severity
 

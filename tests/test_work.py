@@ -143,13 +143,15 @@ def test_a_sample_broken_at_a_smaller_eps_is_not_attacked_again() -> None:
         return steps_towards(x, y, budget.eps)
 
     spec = attack_spec(attack, carries=True)
-    world = simple((spec, entry("a", spec, "0.4", "0.1", "0.2"))).world()
+    given = simple((spec, entry("a", spec, "0.4", "0.1", "0.2")))
+    world = dataclasses.replace(given, self_test=False).world()
     results = world.run(batch_size=N)
     unbroken = N
-    for (radius, rows), text in zip(seen, ("0.1", "0.2", "0.4"), strict=False):
+    called = seen[2:]  # the first two see whether it repeats itself
+    for (radius, rows), text in zip(called, ("0.1", "0.2", "0.4"), strict=False):
         assert (radius, rows) == (float(text), unbroken)
         unbroken = int((~table(results[world.cell("a", text).id]).success).sum())
-    assert 0 < len(seen) <= 3
+    assert 0 < len(called) <= 3
 
 
 def test_a_cell_that_carries_from_a_failed_one_has_no_number() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ..group import ATTACKABLE, UNBROKEN
 from ..selftest import BROKEN, PASSED, PLANTED, TESTED
 from ..types import Cell, CellResult, Finding
 
@@ -20,7 +21,10 @@ def of_self_tests(
     for model in dict.fromkeys(cell.model for cell in cells):
         tested = _tested([cell for cell in cells if cell.model == model], results)
         failed = [group for group in tested if _misses(results[group[0].id].observed)]
-        found += [_failure(group, results[group[0].id].observed) for group in failed]
+        failed = [group for group in failed if _doubtful(group, results)]
+        found += [
+            _failure(_doubtful(group, results), results[group[0].id].observed) for group in failed
+        ]
         told = [group for group in tested if group not in failed]
         if told:
             found.append(_passed(model, told, results))
@@ -39,6 +43,17 @@ def _tested(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> list[li
 def _misses(observed: Mapping[str, float]) -> bool:
     planted = observed.get(PLANTED, 0)
     return planted - observed.get(BROKEN, 0) > max(ONE_MISS, (1 - PASSED) * planted)
+
+
+def _doubtful(group: Sequence[Cell], results: Mapping[str, CellResult]) -> list[Cell]:
+    """Cells that leave samples unbroken: where an attack breaks all, it has missed nothing."""
+    return [
+        cell
+        for cell in group
+        if cell.id in results
+        and results[cell.id].observed.get(UNBROKEN, 0)
+        > (1 - PASSED) * results[cell.id].observed.get(ATTACKABLE, 0)
+    ]
 
 
 def _failure(group: Sequence[Cell], observed: Mapping[str, float]) -> Finding:

@@ -147,7 +147,12 @@ def _paid(walk: _Walk, steps: int) -> _Walk:
 
 
 def _stepped(task: Task, walk: _Walk, noise: Tensor) -> _Walk:
-    """One query per sample; way, radius and best point of those that it holds for are replaced."""
+    """One query per sample; way, radius and best point of those that it holds for are replaced.
+
+    Only a step that comes nearer counts as kept: one too small for float32 changes nothing.
+    """
+    import torch
+
     from robustbench_lite import norms
 
     along = (noise * walk.way).flatten(1).double().sum(dim=1)
@@ -166,7 +171,8 @@ def _stepped(task: Task, walk: _Walk, noise: Tensor) -> _Walk:
     nearer = distance < walk.distance[hit]
     walk.best.index_copy_(0, hit[nearer], point[hit[nearer]])
     walk.distance.index_copy_(0, hit, distance.minimum(walk.distance[hit]))
-    angle = walk.angle * (PACE * (broken.double() - ACCEPTED)).exp()
+    gained = torch.zeros_like(radius).index_copy_(0, hit, nearer.to(radius.dtype))
+    angle = walk.angle * (PACE * (gained - ACCEPTED)).exp()
     return replace(
         walk, radius=radius.where(broken, walk.radius), angle=angle.clamp_max(LARGEST_ANGLE)
     )

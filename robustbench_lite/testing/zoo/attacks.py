@@ -279,9 +279,9 @@ ATTACKS: tuple[AttackSpec, ...] = (
 ATTACK_FINDINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "zoo-overshoots": ("silent-success",),
-        "zoo-tiny-steps": ("budget-not-used", "incomplete-optimisation"),
-        "zoo-ignores-labels": ("black-box-beats-white-box",),
-        "zoo-minimises": ("black-box-beats-white-box",),
+        "zoo-tiny-steps": ("budget-not-used", "incomplete-optimisation", "self-test-failed"),
+        "zoo-ignores-labels": ("self-test-failed",),
+        "zoo-minimises": ("self-test-failed",),
         "zoo-crashes": ("attack-failed",),
         "zoo-nan-images": ("illegal-candidate",),
         "zoo-outside": ("illegal-candidate",),
