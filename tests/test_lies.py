@@ -42,6 +42,9 @@ gates:
 """
 
 
+TOY = "self_test: off  # it finds nothing that is planted\n"
+
+
 def legacy_numpy_state() -> str:
     """The global state that attacks written before generators draw from."""
     return repr(sorted(np.random.get_state(legacy=False)["state"]["key"].tolist()))  # noqa: NPY002
@@ -116,7 +119,7 @@ def test_a_side_effect_is_undone_and_warned_of(
     robeval: Robeval, write_suite: Callable[..., Path], name: str
 ) -> None:
     before = torch.get_rng_state(), random.getstate(), legacy_numpy_state()
-    code, out = run(robeval, write_suite(GATED.format(name=name)))
+    code, out = run(robeval, write_suite(GATED.format(name=name) + TOY))
     assert code in {0, 1, 6}
     assert WARNED[name] in [f["id"] for f in json.loads((out / "findings.json").read_text())]
     assert torch.equal(torch.get_rng_state(), before[0])
@@ -127,10 +130,11 @@ def test_a_side_effect_is_undone_and_warned_of(
 def test_a_private_copy_of_the_model_may_be_ruined(
     robeval: Robeval, write_suite: Callable[..., Path]
 ) -> None:
-    code, out = run(robeval, write_suite(GATED.format(name="changes-copy")))
+    code, out = run(robeval, write_suite(GATED.format(name="changes-copy") + TOY))
     assert code in {0, 1, 6}
     found = json.loads((out / "findings.json").read_text())
-    assert {each["id"] for each in found} <= {"weak-gated-attack", "no-gradient-free-check"}
+    about_gates = {"weak-gated-attack", "no-gradient-free-check"}
+    assert {each["id"] for each in found} <= {*about_gates, "self-test"}
 
 
 def test_a_model_that_answers_nan_is_never_robust(
