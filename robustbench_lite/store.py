@@ -21,6 +21,7 @@ from .errors import EnvironmentProblem, UsageError
 from .types import (
     Cell,
     CellResult,
+    Comparison,
     Examples,
     Finding,
     Json,
@@ -240,7 +241,7 @@ class StoredRun:
     """A run on disk. Samples are read one cell at a time, when asked for.
 
     `results`: cell id -> result without samples. `summary`, `verdict`: set while reports are
-    written; `verdict` is None for a run that was never judged.
+    written; `verdict` is None for a run that was never judged. `comparison`: against a baseline.
     """
 
     path: Path
@@ -250,6 +251,7 @@ class StoredRun:
     results: Mapping[str, CellResult]
     summary: Summary | None = None
     verdict: Verdict | None = None
+    comparison: Comparison | None = None
 
     def samples(self, cell_id: str) -> Samples | None:
         """The per-sample table of a cell, None if it has none."""

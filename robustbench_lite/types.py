@@ -203,6 +203,7 @@ class Gate:
     """`gates.<name>`: a floor (`min`) or ceiling (`max`) on a metric of the selected cells.
 
     Every selector that is None selects all; a gate over several cells passes if each one passes.
+    `sequential`: its cells stop as soon as the samples seen so far decide it.
     """
 
     name: str
@@ -216,6 +217,7 @@ class Gate:
     maximum: float | None
     confidence: float
     where: Where
+    sequential: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -735,3 +737,51 @@ class Verdict:
     gates: tuple[GateResult, ...]
     exit_code: int
     sentence: str
+
+
+# ---------------------------------------------------------------- two runs -> Comparison
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One measured number in two runs, on the samples that both have (paired by sample hash).
+
+    `metric`: "clean_accuracy" or "robust_accuracy"; right means clean-correct and unbroken.
+    `base`, `head`: rates over the `n` common samples. `newly_broken`: sample ids right in the base
+    alone (b of them), `newly_fixed`: in the head alone (c). `difference`: head minus base, with
+    its 95 % limits. `p_value`: exact McNemar, mid-p below 25 discordant pairs. `reason`: why the
+    two cannot be compared, or "" (the rates are then None).
+    """
+
+    subject: str
+    metric: str
+    model: str
+    dataset: str
+    attack: str
+    norm: Norm | None
+    eps: Eps | None
+    base_cell: str
+    head_cell: str
+    n: int
+    base: Rate | None
+    head: Rate | None
+    newly_broken: tuple[str, ...]
+    newly_fixed: tuple[str, ...]
+    difference: float | None
+    low: float | None
+    high: float | None
+    p_value: float | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Two runs, change by change, in the head's order; `base` and `head` name them for display.
+
+    `unmatched`: what only one of them has, in words.
+    """
+
+    base: str
+    head: str
+    changes: tuple[Change, ...]
+    unmatched: tuple[str, ...] = ()

@@ -20,6 +20,7 @@ from robustbench_lite.types import (
     CLEAN,
     Cell,
     CellResult,
+    Comparison,
     Component,
     Eps,
     Examples,
@@ -52,6 +53,7 @@ class FakeRun:
     images: Mapping[str, Examples] = field(default_factory=dict)
     summary: Summary | None = None
     verdict: Verdict | None = None
+    comparison: Comparison | None = None
 
     def samples(self, cell_id: str) -> Samples | None:
         return self.tables.get(cell_id)

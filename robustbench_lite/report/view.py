@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import EnvironmentProblem, RobevalError
-from ..types import CellResult, Examples, Json, Plan, Samples, Summary, Verdict
+from ..types import CellResult, Comparison, Examples, Json, Plan, Samples, Summary, Verdict
 
 
 class FinishedRun(Protocol):
@@ -48,6 +48,11 @@ class FinishedRun(Protocol):
     @property
     def verdict(self) -> Verdict | None:
         """None if the run was not judged."""
+        ...
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """What changed against the baseline, None without one."""
         ...
 
     def samples(self, cell_id: str) -> Samples | None:

@@ -17,7 +17,9 @@ METRICS = (
     "attack_success_rate",
     "adversarial_error",
 )
-GATE_KEYS = ("metric", "model", "dataset", "attack", "norm", "eps", "min", "max", "confidence")
+GATE_KEYS = (
+    "metric", "model", "dataset", "attack", "norm", "eps", "min", "max", "confidence", "sequential",
+)  # fmt: skip
 EVALUATE_KEYS = ("model", "dataset", "attacks")
 CONFIDENCE = 0.95
 
@@ -77,6 +79,7 @@ def read_gate(
         maximum=section.share("max"),
         confidence=_confidence(section),
         where=where,
+        sequential=section.flag("sequential") or False,
     )
     _check_limits(section, gate)
     _check_metric(section, gate)

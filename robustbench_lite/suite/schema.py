@@ -163,6 +163,7 @@ def _gate() -> Schema:
             "min": share,
             "max": share,
             "confidence": share,
+            "sequential": _or_reference({"type": "boolean"}),
         },
         "additionalProperties": False,
     }
