@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -87,37 +89,31 @@ class _Search:
 
 @dataclass(frozen=True, slots=True)
 class _Eye:
-    """How a run looks at the model: through `loss`."""
+    """How some samples are looked at: the model of exactly these, their classes and the loss."""
 
-    model: Classifier
-    loss: str
+    seen: Classifier
+    labels: Tensor
+    loss: Loss
 
-    def look(self, search: _Search, point: Tensor, *, last: bool) -> Evaluated:
+    def look(self, point: Tensor, *, last: bool) -> Evaluated:
         """Loss, gradient (all 0 where it is the `last` look) and logits at `point`."""
-        seen, labels, loss = self.model.rows(search.index), search.aim.labels, self._loss(search)
-        return _pass(seen, point, labels, loss, last=last)
-
-    def logits(self, x: Tensor) -> Tensor:
-        """Logits of the clean batch."""
-        return self.model.logits(x)
-
-    def _loss(self, search: _Search) -> Loss:
         from robustbench_lite import losses
 
-        if self.loss != "cross-entropy":
-            return search.aim.objective(self.loss)
-        loss = losses.rescaled_cross_entropy(search.clean)
-        return losses.targeted(loss) if search.aim.targeted else loss
+        if not last:
+            return self.seen.value_and_gradient(point, self.labels, self.loss)
+        logits = self.seen.logits(point)
+        value = losses.resolve(self.loss)(logits, self.labels)
+        return Evaluated(value, point.new_zeros(()).expand_as(point), logits)
 
 
-def _pass(seen: Classifier, point: Tensor, labels: Tensor, loss: Loss, *, last: bool) -> Evaluated:
+def _eye(model: Classifier, search: _Search, loss: str) -> _Eye:
     from robustbench_lite import losses
 
-    if not last:
-        return seen.value_and_gradient(point, labels, loss)
-    logits = seen.logits(point)
-    value = losses.resolve(loss)(logits, labels)
-    return Evaluated(value, point.new_zeros(()).expand_as(point), logits)
+    seen, aim = model.rows(search.index), search.aim
+    if loss != "cross-entropy":
+        return _Eye(seen, aim.labels, aim.objective(loss))
+    rescaled = losses.rescaled_cross_entropy(search.clean)
+    return _Eye(seen, aim.labels, losses.targeted(rescaled) if aim.targeted else rescaled)
 
 
 def apgd(
@@ -159,18 +155,17 @@ def apgd(
     if not x.shape[0]:
         return x.clone()
     each = loss == TARGETED and target is None
-    eye = _Eye(model, loss.removesuffix("-targeted"))
-    search = _unbroken(eye, x, goal_of(y, target), n_targets if each else 0)
+    eyes = partial(_eye, model, loss=loss.removesuffix("-targeted"))
+    search = _unbroken(model.logits(x), x, goal_of(y, target), n_targets if each else 0)
     rivals: list[int | None] = [*range(search.rivals.shape[1])] if each else [None]
     for restart, rival in itertools.product(range(restarts), rivals):
         stream = rng.fork(f"restart-{restart}").fork(f"rival-{rival}")
-        search = _run(eye, search.aiming(rival), budget, steps, stream)
+        search = _run(eyes, search.aiming(rival), budget, steps, stream)
     return search.answered(search.best).answers
 
 
-def _unbroken(eye: _Eye, x: Tensor, goal: Goal, n_rivals: int) -> _Search:
+def _unbroken(logits: Tensor, x: Tensor, goal: Goal, n_rivals: int) -> _Search:
     """The `n_rivals` likeliest classes that are not the label, or all there are, as `rivals`."""
-    logits = eye.logits(x)
     index = _indices(~goal.reached(logits))
     kept, start, clean = goal.rows(index), x[index], logits[index]
     others = clean.scatter(1, kept.labels[:, None], -math.inf)
@@ -179,12 +174,14 @@ def _unbroken(eye: _Eye, x: Tensor, goal: Goal, n_rivals: int) -> _Search:
     return _Search(x.clone(), index, start, clean, kept, kept, rivals, start, nothing)
 
 
-def _run(eye: _Eye, search: _Search, budget: Budget, steps: int, rng: SampleRng) -> _Search:
+def _run(
+    eyes: Callable[[_Search], _Eye], search: _Search, budget: Budget, steps: int, rng: SampleRng
+) -> _Search:
     """One ascent from one random point; in l1 it comes from outside, through larger balls."""
     ascent: Ascent | None = None
     for ball, count in _stages(budget, steps):
         ascent = _begun(search.x, ascent, ball, rng.rows(search.index))
-        search, ascent = _ascended(eye, search, ascent, count, ends=ball == budget)
+        search, ascent = _ascended(eyes, search, ascent, count, ends=ball == budget)
     assert ascent is not None
     return search.having_found(ascent.best, ascent.best_value)
 
@@ -205,24 +202,24 @@ def _begun(x: Tensor, last: Ascent | None, ball: Budget, rng: SampleRng) -> Asce
 
 
 def _ascended(
-    eye: _Eye, search: _Search, ascent: Ascent, steps: int, *, ends: bool
+    eyes: Callable[[_Search], _Eye], search: _Search, ascent: Ascent, steps: int, *, ends: bool
 ) -> tuple[_Search, Ascent]:
     """`steps` steps further, one gradient each.
 
     `ends`: the points are in the budget, so a broken sample leaves and the last point is looked at.
     """
-    checkpoints = ascent.checkpoints(steps)
+    checkpoints, eye = ascent.checkpoints(steps), eyes(search)
     for step in range(steps + ends):
         if not search.index.shape[0]:
             break
-        value, grad, logits = eye.look(search, ascent.point, last=step == steps)
+        value, grad, logits = eye.look(ascent.point, last=step == steps)
         ascent = ascent.having_seen(value, grad)
         if ends:
             broken = search.goal.reached(logits)
             kept = _indices(~broken)  # the only time a step waits for the device
             if kept.shape[0] < broken.shape[0]:
                 search = search.answered(ascent.point).rows(kept)
-                ascent = ascent.rows(kept)
+                ascent, eye = ascent.rows(kept), eyes(search)
         if step in checkpoints:
             ascent = ascent.checked(checkpoints[step])
         if step < steps:

@@ -1,11 +1,11 @@
-"""Random points of an lp ball, drawn per sample."""
+"""The lp ball and the box: random points, and how far a point can go."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 
-from robustbench_lite import Norm
+from robustbench_lite import Box, Norm
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,3 +40,13 @@ def on_sphere(rng: SampleRng, shape: tuple[int, ...], norm: Norm, eps: float) ->
         direction = -rng.sign(shape) * (-rng.uniform(shape, 0.0, 1.0)).log1p()
     length = norms.distance(direction, norm).clamp_min(TINY).to(direction.dtype)
     return direction * (eps / norms.per_sample(length, direction))
+
+
+def room(x: Tensor, way: Tensor, box: Box) -> Tensor:
+    """How far each component of x can go towards the sign of `way` inside the box, half of it at 0.
+
+    x in the box, way, result: [n, *shape]. Rounding can leave it just below 0. Written without
+    `where`, which on a CPU costs twenty times as much as arithmetic.
+    """
+    middle, half = (box.low + box.high) / 2, box.width / 2
+    return half - (x - middle).mul_(way.sign())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from robustbench_lite import AttackSpec, Budget, Classifier, Cost, Params
+from robustbench_lite import AttackSpec, Budget, Classifier, Cost, Norm, Params
 
 from .ball import on_sphere
 from .minimal_planes import Plane, likeliest, nearest_plane, to_plane
@@ -139,28 +139,40 @@ def _stride(task: Task, point: Tensor, rivals: Tensor, *, alpha_max: float, eta:
 
     plane, ahead = _ahead(task, point, rivals)
     direct = to_plane(task.x, plane.seen_from(task.x, point), task.box, task.norm)
-    near, far = norms.distance(ahead, task.norm), norms.distance(direct, task.norm)
+    near, far = _length(ahead, task.norm), _length(direct, task.norm)
     alpha = (near / (near + far).clamp_min(SMALLEST)).clamp_max(alpha_max)
-    alpha = norms.per_sample(alpha, point)
-    mean = (1 - alpha) * (point + eta * ahead) + alpha * (task.x + eta * direct)
-    return task.clamped(mean.to(point.dtype))
+    beyond, over = point.add(ahead, alpha=eta), task.x.add(direct, alpha=eta)
+    return task.clamped(beyond.lerp(over, norms.per_sample(alpha, point)))
 
 
 def _ahead(task: Task, point: Tensor, rivals: Tensor) -> tuple[Plane, Tensor]:
     """The boundary to go to, and the shortest way to it from the point inside the box."""
-    from robustbench_lite import norms
 
     def inside(plane: Plane) -> tuple[Tensor, Tensor]:
         way = to_plane(point, plane, task.box, task.norm)
-        return way, norms.distance(way, task.norm)
+        return way, _length(way, task.norm)
 
     return nearest_plane(task.model, point, task.goal.labels, rivals, inside)
 
 
+def _length(way: Tensor, norm: Norm) -> Tensor:
+    """The norm of each row in its own precision: it weighs two ways, it judges nothing."""
+    import torch
+
+    flat = way.flatten(1)
+    if norm == "linf":
+        return flat.abs().amax(dim=1)
+    length: Tensor = torch.linalg.vector_norm(flat, ord=2 if norm == "l2" else 1, dim=1)
+    return length
+
+
 def _pulled_back(x: Tensor, point: Tensor, broken: Tensor, beta: float) -> Tensor:
+    import torch
+
     from robustbench_lite import norms
 
-    return (x + beta * (point - x)).where(norms.per_sample(broken, point), point)
+    share = torch.where(broken, beta, 1.0).to(x.dtype)
+    return x.lerp(point, norms.per_sample(share, point))
 
 
 def _line_search(task: Task, nearest: Nearest, steps: int) -> Tensor:

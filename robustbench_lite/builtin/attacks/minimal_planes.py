@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from robustbench_lite import Box, Classifier, Norm
 
+from .ball import room
+
 if TYPE_CHECKING:
     from torch import Tensor
 
+ROUNDED = 8.0  # machine precisions by which a sum may miss its value
 DUAL: dict[Norm, Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
 
 
@@ -23,9 +26,9 @@ class Plane(NamedTuple):
     slope: Tensor
 
     def seen_from(self, x: Tensor, point: Tensor) -> Plane:
-        """The same planes, found at `point`, as seen from `x`; float64 values."""
-        step = (x.double() - point.double()).flatten(1)
-        return Plane(self.value + (self.slope.double().flatten(1) * step).sum(dim=1), self.slope)
+        """The same planes, found at `point`, as seen from `x`."""
+        further = (self.slope * (x - point)).flatten(1).sum(dim=1)
+        return Plane(self.value + further, self.slope)
 
 
 def likeliest(logits: Tensor, own: Tensor, count: int) -> Tensor:
@@ -80,54 +83,64 @@ def to_plane(x: Tensor, plane: Plane, box: Box, norm: Norm) -> Tensor:
     """argmin over d of ||d||_norm subject to value + <slope, d> = 0 and x + d in the box.
 
     Where no point of the box lies on the plane: the d that comes nearest to it, at the end of the
-    box. Exact, by one sort per row (Croce and Hein 2020, section 2.2 and appendix). 0 where the
-    slope is 0 or not finite. Returns float64 [n, *shape].
+    box. Exact up to rounding in the precision of x (Croce and Hein 2020, section 2.2 and
+    appendix). 0 where the slope is 0 or not finite. x: [n, *shape] in the box; returns its like.
     """
     import torch
 
-    slope = plane.slope.double().flatten(1).nan_to_num(0.0, 0.0, 0.0)
-    start = x.double().flatten(1)
-    due = -plane.value.double().nan_to_num(0.0, 0.0, 0.0)[:, None]
-    uphill = slope * torch.where(due < 0, -1.0, 1.0)
-    gain = slope.abs()
-    room = torch.where(uphill > 0, box.high - start, start - box.low).clamp_min(0.0)
-    room = room.where(gain > 0, 0.0)
+    start, value = x.flatten(1), plane.value.to(x.dtype).nan_to_num(0.0, 0.0, 0.0)
+    slope = plane.slope.to(x.dtype).flatten(1).nan_to_num(0.0, 0.0, 0.0)
+    largest = slope.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+    slope, due = slope / largest, -value[:, None] / largest  # no square of it is out of range
+    uphill, gain, due = slope * due.sign(), slope.abs(), due.abs()
+    free = room(start, uphill, box).clamp_min_(0.0)
     if norm == "l1":
-        amount = _steepest_first(gain, room, due.abs())
+        amount = _steepest_first(gain, free, due)
+    elif norm == "linf":
+        amount = _meeting(gain, free, gain * free, due).minimum(free)
     else:
-        pace = (gain > 0).double() if norm == "linf" else gain
-        amount = _all_at_once(gain, room, pace, due.abs())
-    return (uphill.sign() * amount).reshape(x.shape)
+        time = _meeting(gain.square(), free / gain, gain * free, due)
+        amount = gain.mul_(time).minimum(free)
+    return uphill.sign_().mul_(amount).view_as(x)
 
 
-def _all_at_once(gain: Tensor, room: Tensor, pace: Tensor, due: Tensor) -> Tensor:
-    """a = min(t * pace, room) for the t >= 0 at which <gain, a> = due, else a = room: [n, d].
+def _meeting(rate: Tensor, full_at: Tensor, whole: Tensor, due: Tensor) -> Tensor:
+    """The time t >= 0 at which components that add up to `due` have moved so far: [n, 1].
 
-    Component i is at its end from t = room_i / pace_i on. Between two such times <gain, a> grows
-    at the summed rate of the components that still move.
+    Component i adds rate_i * t until t = full_at_i, and whole_i from then on. The sum is concave in
+    t and its pieces are straight, so that Newton's method climbs from 0 to the answer, never past
+    it, in a few rounds; a sort of the ends costs several times as much. The largest number where
+    the sum never reaches `due`. A row's rounds do not depend on other rows.
+
+    rate, full_at, whole: [n, d] >= 0, full_at infinite where the others are 0. due: [n, 1] >= 0.
     """
     import torch
 
-    full_at = torch.where(pace > 0, room / pace, 0.0)
-    full_at, order = full_at.sort(dim=1, stable=True)
-    rate = (gain * pace).gather(1, order)
-    ended = (gain * room).gather(1, order)
-    before = ended.cumsum(dim=1) - ended
-    moving = rate.flip(1).cumsum(dim=1).flip(1)
-    number_full = (before + full_at * moving < due).sum(dim=1, keepdim=True)
-    place = number_full.clamp_max(gain.shape[1] - 1)
-    time = (due - before.gather(1, place)).clamp_min(0.0) / moving.gather(1, place)
-    time = time.where(number_full < gain.shape[1], torch.inf)
-    return torch.where(pace > 0, torch.minimum(pace * time, room), 0.0)
+    precision = torch.finfo(due.dtype)
+    reachable = due < whole.sum(dim=1, keepdim=True)
+    time = torch.zeros_like(due).masked_fill_(~reachable, precision.max)
+    mask = torch.empty_like(whole)  # 0 and 1: a product is far cheaper than a `where`
+    while True:
+        speed = torch.gt(full_at, time, out=mask).mul_(rate).sum(dim=1, keepdim=True)
+        ended = torch.le(full_at, time, out=mask).mul_(whole).sum(dim=1, keepdim=True)
+        rest = due - ended
+        short = (rest - time * speed > ROUNDED * precision.eps * due) & reachable
+        if not bool(short.any()):
+            return time
+        time = torch.where(short, (rest / speed).clamp_max(precision.max), time)
 
 
 def _steepest_first(gain: Tensor, room: Tensor, due: Tensor) -> Tensor:
-    """a with 0 <= a <= room, <gain, a> = due (or a = room) and least sum: [n, d]."""
+    """a with 0 <= a <= room, <gain, a> = due (or a = room) and least sum: [n, d].
+
+    In float64, because a running sum in float32 loses a digit for every ten components.
+    """
     import torch
 
     order = gain.argsort(dim=1, descending=True, stable=True)
-    gains, rooms = gain.gather(1, order), room.gather(1, order)
+    gains, rooms = gain.gather(1, order).double(), room.gather(1, order).double()
     whole = gains * rooms
     before = whole.cumsum(dim=1) - whole
-    share = torch.where(gains > 0, (due - before).clamp_min(0.0) / gains, 0.0)
-    return torch.zeros_like(room).scatter(1, order, torch.minimum(share, rooms))
+    share = torch.where(gains > 0, (due.double() - before).clamp_min(0.0) / gains, 0.0)
+    amount = torch.minimum(share, rooms).to(room.dtype)
+    return torch.zeros_like(room).scatter(1, order, amount)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import Field
 
 from robustbench_lite import AttackSpec, Budget, Classifier, Cost, Params
 
 from .goal import Goal, goal_of
-from .square_l2 import bumps, moved
-from .square_linf import recoloured, stripes
+from .square_l2 import bumps, shifts
+from .square_linf import colours, stripes
 from .square_windows import as_images, share
 
 if TYPE_CHECKING:
@@ -46,29 +48,43 @@ class SquareParams(Params):
     )
 
 
+class _Moves(Protocol):
+    """Moves drawn ahead for m samples."""
+
+    def of(self, index: Tensor) -> _Moves: ...
+
+    def moved(self, number: int, x: Tensor, best: Tensor) -> Tensor: ...
+
+
+_Draw = Callable[["Tensor", Sequence[float], "Tensor"], _Moves]
+
+
 @dataclass(frozen=True, slots=True)
 class _Survivors:
     """The m samples not broken yet and the best point of each.
 
-    `index`: int64 [m], places in the batch. `x`, `best`: [m, c, h, w]. `value`: margin at `best`,
-    [m]. `chances`: random numbers of the moves to come, [m, DRAWN_AHEAD, 5 + c].
+    `model` covers exactly these. `index`: int64 [m], places in the batch. `x`, `best`:
+    [m, c, h, w]. `value`: margin at `best`, [m]. `moves`: the next ones, None before the first.
     """
 
+    model: Classifier
     index: Tensor
     x: Tensor
     goal: Goal
     best: Tensor
     value: Tensor
-    chances: Tensor
+    moves: _Moves | None = None
 
-    def rows(self, index: Tensor) -> _Survivors:
+    def rows(self, model: Classifier, index: Tensor) -> _Survivors:
+        places = self.index[index]
         return _Survivors(
-            self.index[index],
+            model.rows(places),
+            places,
             self.x[index],
             self.goal.rows(index),
             self.best[index],
             self.value[index],
-            self.chances[index],
+            self.moves and self.moves.of(index),
         )
 
     def having_seen(self, point: Tensor, value: Tensor, broken: Tensor) -> _Survivors:
@@ -78,12 +94,20 @@ class _Survivors:
         best = point.where(norms.per_sample(better, point), self.best)
         return replace(self, best=best, value=value.where(better, self.value))
 
-    def at_move(self, number: int, rng: SampleRng) -> _Survivors:
-        """With the random numbers of move `number` in `chances`, whoever is still there."""
+    def at_move(
+        self, number: int, drawn: _Draw, covered: Callable[[int], float], rng: SampleRng
+    ) -> _Survivors:
+        """With the moves from `number` on, where none are left."""
         if number % DRAWN_AHEAD:
             return self
-        shape = (DRAWN_AHEAD, 5 + self.x.shape[1])
-        return replace(self, chances=rng.rows(self.index).uniform(shape))
+        chances = rng.rows(self.index).uniform((DRAWN_AHEAD, 5 + self.x.shape[1]))
+        shares = [covered(number + ahead) for ahead in range(DRAWN_AHEAD)]
+        return replace(self, moves=drawn(chances, shares, self.x))
+
+    def moved(self, number: int) -> Tensor:
+        """The points after move `number`: [m, c, h, w]."""
+        assert self.moves is not None
+        return self.moves.moved(number % DRAWN_AHEAD, self.x, self.best)
 
 
 def square(
@@ -116,7 +140,9 @@ def square(
         return x.clone()
     goal = goal_of(y, target)
     margin = losses.resolve(goal.objective("margin"))
-    start, move = (stripes, recoloured) if budget.norm == "linf" else (bumps, moved)
+    start = stripes if budget.norm == "linf" else bumps
+    drawn: _Draw = partial(colours if budget.norm == "linf" else shifts, budget=budget)
+    covered = partial(share, moves=queries, initial=p_init, rescaled=rescale_schedule)
     x_adv = as_images(x).clone()
     alive = _unbroken(model, x, goal)
     for query in range(queries):
@@ -125,19 +151,16 @@ def square(
         if query == 0:
             point = start(alive.x, budget, rng.rows(alive.index))
         else:
-            number = query - 1
-            alive = alive.at_move(number, rng)
-            covered = share(number, queries, p_init, rescaled=rescale_schedule)
-            chance = alive.chances[:, number % DRAWN_AHEAD]
-            point = move(alive.x, alive.best, chance, covered, budget)
-        logits = model.rows(alive.index).logits(point.view(-1, *x.shape[1:]))
-        value = margin(logits, alive.goal.labels)
+            alive = alive.at_move(query - 1, drawn, covered, rng)
+            point = alive.moved(query - 1)
+        logits = alive.model.logits(point.view(-1, *x.shape[1:]))
+        value = margin(logits, alive.goal.labels).nan_to_num(-math.inf, -math.inf, -math.inf)
         broken = alive.goal.reached(logits)
-        alive = alive.having_seen(point, value.where(value.isfinite(), -math.inf), broken)
+        alive = alive.having_seen(point, value, broken)
         kept = (~broken).nonzero().squeeze(1)  # the only time a query waits for the device
         if kept.shape[0] < broken.shape[0]:
             x_adv.index_copy_(0, alive.index, alive.best)
-            alive = alive.rows(kept)
+            alive = alive.rows(model, kept)
     return x_adv.index_copy(0, alive.index, alive.best).view_as(x)
 
 
@@ -145,7 +168,7 @@ def _unbroken(model: Classifier, x: Tensor, goal: Goal) -> _Survivors:
     index = (~goal.reached(model.logits(x))).nonzero().squeeze(1)
     images = as_images(x[index])
     nothing = images.new_full((index.shape[0],), -math.inf)
-    return _Survivors(index, images, goal.rows(index), images, nothing, nothing)
+    return _Survivors(model.rows(index), index, images, goal.rows(index), images, nothing)
 
 
 def _cost(params: Params, shape: tuple[int, ...] | None, classes: int | None) -> Cost:  # noqa: ARG001

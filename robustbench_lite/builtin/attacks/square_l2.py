@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from robustbench_lite import Budget
@@ -10,6 +13,7 @@ from robustbench_lite import Budget
 from .square_windows import places, window_size
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from robustbench_lite import SampleRng
@@ -36,7 +40,38 @@ def bumps(x: Tensor, budget: Budget, rng: SampleRng) -> Tensor:
     return _of_length_eps(x, delta, budget)
 
 
-def moved(x: Tensor, best: Tensor, chance: Tensor, covered: float, budget: Budget) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class Shifts:
+    """Moves drawn ahead: budget taken from two windows and spent in the first of them.
+
+    `chances`: float32 [n, moves, 5 + c] in [0, 1). `covered`: share of the image, for each move.
+    """
+
+    budget: Budget
+    chances: Tensor
+    covered: Sequence[float]
+
+    def of(self, index: Tensor) -> Shifts:
+        """The moves of the samples `index` (int64 [m])."""
+        return Shifts(self.budget, self.chances[index], self.covered)
+
+    def moved(self, number: int, x: Tensor, best: Tensor) -> Tensor:
+        """`best` [n, c, h, w] after move `number`."""
+        return _shifted(x, best, self.chances[:, number], self.covered[number], self.budget)
+
+
+def shifts(
+    chances: Tensor,
+    covered: Sequence[float],
+    x: Tensor,  # noqa: ARG001  (the windows of linf are drawn for its size)
+    *,
+    budget: Budget,
+) -> Shifts:
+    """A move for each share of the image in `covered`; chances: float32 [n, moves, 5 + c]."""
+    return Shifts(budget, chances, covered)
+
+
+def _shifted(x: Tensor, best: Tensor, chance: Tensor, covered: float, budget: Budget) -> Tensor:
     """`best` with the budget of two random windows, and what is left, spent in the first of them.
 
     The first window gets its old direction plus a bump of random sign, the second one the clean
@@ -85,28 +120,31 @@ def _odd(size: tuple[int, int], height: int, width: int) -> tuple[int, int]:
 
 def _two_halves(height: int, width: int, like: Tensor) -> Tensor:
     """A bump and, below it, its negative: [height, width] of l2 norm 1 (the paper's eta)."""
+    return _drawn(height, width, like.dtype, like.device)
+
+
+@lru_cache(maxsize=64)  # a search has a window size for hundreds of moves
+def _drawn(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     import torch
 
     upper = height // 2
-    both = torch.cat((_bump(upper, width, like), -_bump(height - upper, width, like)))
+    parts = (_bump(upper, width), -_bump(height - upper, width))
+    both = torch.cat(parts).to(device=device, dtype=dtype)
     return both / both.square().sum().sqrt()
 
 
-def _bump(height: int, width: int, like: Tensor) -> Tensor:
+def _bump(height: int, width: int) -> Tensor:
     """Frames around the middle [height, width]; frame j from the middle adds 1 / (j + 1)^2.
 
     It adds to all that lies in it, so that the middle is the top (the paper's equation 2).
     """
     import torch
 
-    rows, columns = (
-        (torch.arange(side, device=like.device) - side // 2).abs() for side in (height, width)
-    )
+    rows, columns = ((torch.arange(side) - side // 2).abs() for side in (height, width))
     frame = torch.maximum(rows[:, None], columns)
     outermost = max(height, width) // 2
     heights = [
         math.fsum(1 / (j + 1) ** 2 for j in range(inner, outermost + 1))
         for inner in range(outermost + 1)
     ]
-    bump: Tensor = like.new_tensor(heights)[frame]
-    return bump
+    return torch.tensor(heights, dtype=torch.float64)[frame]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from robustbench_lite import Budget
+from robustbench_lite import Box, Budget
 
-from .square_windows import places, window_size
+from .square_windows import stretches, window_size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,25 +24,47 @@ def stripes(x: Tensor, budget: Budget, rng: SampleRng) -> Tensor:
     return norms.clip(x + budget.eps * rng.sign((c, 1, w)), x, budget)
 
 
-def recoloured(x: Tensor, best: Tensor, chance: Tensor, covered: float, budget: Budget) -> Tensor:
-    """`best` with a random window at +eps or -eps, a fair coin per channel: [n, c, h, w].
+@dataclass(frozen=True, slots=True)
+class Colours:
+    """Moves drawn ahead: a random window each, at +eps or -eps by a fair coin per channel.
 
     On a point whose components stand at +-eps this is the paper's step of +-2 eps, projected.
     Where the coins would change nothing all of them are turned: a query is never spent on a point
     known already.
 
-    x, best: [n, c, h, w]. chance: float32 [n, 2 + c or more] in [0, 1). covered: share of the
-    image.
+    `rows`, `columns`: 1 inside the window, float32 [n, moves, h] and [n, moves, w]. `steps`: eps
+    or -eps, [n, moves, c].
     """
-    from robustbench_lite import norms
 
-    n, c, h, w = x.shape
-    window = places(chance[:, :2], window_size(covered, h, w), h, w)[:, None].expand(-1, c, -1)
-    old = best.flatten(2).gather(2, window)
-    middle = x.flatten(2).gather(2, window)
-    low = norms.clip(middle - budget.eps, middle, budget)
-    high = norms.clip(middle + budget.eps, middle, budget)
-    up = chance[:, 2 : 2 + c, None] < 1 / 2
-    idle = (high.where(up, low) == old).flatten(1).all(dim=1)
-    new = high.where(up ^ idle.view(n, 1, 1), low)
-    return best.flatten(2).scatter(2, window, new).view_as(best)
+    box: Box
+    rows: Tensor
+    columns: Tensor
+    steps: Tensor
+
+    def of(self, index: Tensor) -> Colours:
+        """The moves of the samples `index` (int64 [m])."""
+        return Colours(self.box, self.rows[index], self.columns[index], self.steps[index])
+
+    def moved(self, number: int, x: Tensor, best: Tensor) -> Tensor:
+        """`best` [n, c, h, w] after move `number`."""
+        inside = self.rows[:, number, None, :, None] * self.columns[:, number, None, None, :]
+        step = self.steps[:, number, :, None, None]
+
+        def coloured(step: Tensor) -> Tensor:
+            return best.lerp((x + step).clamp_(self.box.low, self.box.high), inside)
+
+        changed = (coloured(step) - best).abs_().flatten(1).amax(dim=1).sign_()  # 0 or 1
+        return coloured(step * (2 * changed - 1)[:, None, None, None])
+
+
+def colours(chances: Tensor, covered: Sequence[float], x: Tensor, *, budget: Budget) -> Colours:
+    """A move for each share of the image in `covered`.
+
+    chances: float32 [n, moves, 2 + c or more] in [0, 1). x: [n, c, h, w].
+    """
+    _, c, h, w = x.shape
+    sizes = [window_size(share, h, w) for share in covered]
+    rows = stretches(chances[:, :, 0], [high for high, _ in sizes], h)
+    columns = stretches(chances[:, :, 1], [wide for _, wide in sizes], w)
+    up = chances[:, :, 2 : 2 + c] < 1 / 2
+    return Colours(budget.box, rows, columns, budget.eps * (2 * up.to(x.dtype) - 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -65,6 +66,21 @@ def places(chance: Tensor, size: tuple[int, int], height: int, width: int) -> Te
     top = (chance[:, :1] * (height - size[0] + 1)).long()
     left = (chance[:, 1:] * (width - size[1] + 1)).long()
     return top * width + left + (rows[:, None] * width + columns).flatten()
+
+
+def stretches(chance: Tensor, sizes: Sequence[int], length: int) -> Tensor:
+    """1 in one stretch of a line per row and move, 0 elsewhere: float32 [n, moves, length].
+
+    chance: float32 [n, moves] in [0, 1), from which its first place is drawn as in `places`.
+    sizes: of the stretch of each move.
+    """
+    import torch
+
+    size = chance.new_tensor(sizes)
+    first = (chance * (length - size + 1)).floor()
+    half = (size - 1) / 2
+    away = torch.arange(length, device=chance.device) - (first + half)[:, :, None]
+    return torch.le(away.abs_(), half[:, None], out=away)
 
 
 def _at_least_one(length: float) -> int:
