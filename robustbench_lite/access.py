@@ -50,15 +50,24 @@ class BatchMemory:
 class Tally:
     """Passes and gradient faults per row of a batch, kept on the device until they are read.
 
-    `queries`, `gradients`: float64 [n]. `broken_gradient`: rows with a NaN or Inf gradient.
-    `zero_gradient`: rows whose gradient was exactly zero at least once.
+    `queries`, `gradients`: float64 [n].
     """
 
     def __init__(self, n: int, device: torch.device) -> None:
         self.queries = torch.zeros(n, dtype=torch.float64, device=device)
         self.gradients = torch.zeros(n, dtype=torch.float64, device=device)
-        self.broken_gradient = torch.zeros(n, dtype=torch.bool, device=device)
-        self.zero_gradient = torch.zeros(n, dtype=torch.bool, device=device)
+        self._broken = torch.zeros(n, dtype=torch.float64, device=device)
+        self._zero = torch.zeros(n, dtype=torch.float64, device=device)
+
+    @property
+    def broken_gradient(self) -> Tensor:
+        """Rows with a NaN or Inf gradient: bool [n]."""
+        return self._broken > 0
+
+    @property
+    def zero_gradient(self) -> Tensor:
+        """Rows whose gradient was exactly zero at least once: bool [n]."""
+        return self._zero > 0
 
     def add(self, counter: Tensor, index: Tensor | None, passes: int) -> None:
         """Add one pass for each of `passes` rows; rows that cannot be attributed are shared out."""
@@ -73,18 +82,17 @@ class Tally:
     def note(self, index: Tensor | None, gradient: Tensor) -> None:
         """Remember rows whose gradient is not finite or exactly zero; all, if none can be named."""
         size = gradient.detach().flatten(1).abs().sum(dim=1)
-        self._mark(self.broken_gradient, index, ~size.isfinite())
-        self._mark(self.zero_gradient, index, size == 0)
+        self._mark(self._broken, index, ~size.isfinite())
+        self._mark(self._zero, index, size == 0)
 
     @staticmethod
-    def _mark(mask: Tensor, index: Tensor | None, fault: Tensor) -> None:
-        if index is None and fault.shape == mask.shape:
-            mask |= fault
+    def _mark(times: Tensor, index: Tensor | None, fault: Tensor) -> None:
+        if index is None and fault.shape == times.shape:
+            times += fault
         elif index is not None and index.shape == fault.shape:  # a row may stand there twice
-            hits = torch.zeros_like(mask, dtype=torch.int64)
-            mask |= hits.index_add_(0, index, fault.long()) > 0
+            times.index_add_(0, index, fault.to(times.dtype))
         else:  # nobody knows whose gradient it was
-            mask |= fault.any()
+            times += fault.any()
 
 
 class Granted:

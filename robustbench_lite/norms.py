@@ -88,17 +88,18 @@ def clip(x_adv: Tensor, x: Tensor, budget: Budget) -> Tensor:
     is legal already comes back bit for bit.
     """
     if budget.norm == "linf":
-        near = torch.minimum(torch.maximum(x_adv, x - budget.eps), x + budget.eps)
+        near = x_adv.clamp(x - budget.eps, x + budget.eps)
     else:
         delta = x_adv - x
         nearest = project(delta, budget.norm, budget.eps)
         near = torch.where(nearest == delta, x_adv, x + nearest)
-    return near.clamp(budget.box.low, budget.box.high)
+    return near.clamp_(budget.box.low, budget.box.high)
 
 
 def steepest(grad: Tensor, norm: Norm) -> Tensor:
     """The unit-norm direction d that maximises <grad, d>, per row; 0 where the gradient is 0.
 
+    A NaN in a row, or Inf beside Inf, moves nothing there, so that a step stays finite.
     linf: the sign; l2: grad / ||grad||; l1: the sign of the largest |grad| alone (the first of
     equals). "l0" has no such direction, because its ball is not bounded: ValueError.
     """
@@ -107,7 +108,7 @@ def steepest(grad: Tensor, norm: Norm) -> Tensor:
     flat = _flat(grad)
     if norm == "l2":
         size = _size(flat.double(), "l2")[:, None]
-        unit = torch.where(size > 0, flat.double() / size, torch.zeros_like(size))
+        unit = torch.where(size > 0, flat.double() / size, torch.zeros_like(size)).nan_to_num_()
         return unit.to(grad.dtype).reshape(grad.shape)
     if norm == "l1":
         largest = flat.abs().argmax(dim=1, keepdim=True)

@@ -48,25 +48,22 @@ class Seen:
 
     def point(self, index: Tensor | None, x: Tensor, logits: Tensor) -> None:
         """Remember the rows of x [m, *shape] that break their sample within the budget."""
-        rows = self._rows(index, x)
-        if rows is None or self._budget.norm == NO_NORM:
+        named = self._x.shape[0] if index is None else index.shape[0]
+        if self._budget.norm == NO_NORM or x.shape != (named, *self._x.shape[1:]):
             return
         pred = logits.argmax(dim=1)
-        wrong = pred != self._y[rows]
+        wrong = pred != _chosen(self._y, index)
         if self._goal is not None:
-            wrong &= pred == self._goal[rows]
+            wrong &= pred == _chosen(self._goal, index)
         hits = wrong.nonzero()[:, 0]
         if hits.shape[0]:
-            self._keep(rows[hits], x.detach()[hits])
-
-    def _rows(self, index: Tensor | None, x: Tensor) -> Tensor | None:
-        if index is None:
-            index = torch.arange(self._x.shape[0], device=self._x.device)
-        return index if x.shape == (index.shape[0], *self._x.shape[1:]) else None
+            rows = hits if index is None else index[hits]
+            self._keep(rows, x.detach().index_select(0, hits))
 
     def _keep(self, rows: Tensor, x: Tensor) -> None:
         box, slack = self._budget.box, BOX_SLACK * self._budget.box.width
-        distance = norms.distance(x.double() - self._x[rows].double(), self._budget.norm)
+        delta = x.double().sub_(self._x.index_select(0, rows))
+        distance = norms.distance(delta, self._budget.norm)
         flat = x.flatten(1)
         inside = ((flat >= box.low - slack) & (flat <= box.high + slack)).all(dim=1)
         better = inside & (distance <= self._budget.eps) & (distance < self._distance[rows])
@@ -116,3 +113,7 @@ class Seen:
         lowest = climb.gather(0, first[None])[0]
         whole, end = best[-1] - lowest, best[-1] - best[start]
         return (whole > 0) & whole.isfinite() & (end > STILL_RISING * whole)
+
+
+def _chosen(values: Tensor, index: Tensor | None) -> Tensor:
+    return values if index is None else values[index]

@@ -11,7 +11,7 @@ from scipy.optimize import brentq, linprog
 
 from robustbench_lite import Norm
 from robustbench_lite.builtin.attacks import ddn, fmn
-from robustbench_lite.builtin.attacks.fab import SPEC, fab
+from robustbench_lite.builtin.attacks.fab import NEAR_MISS, SPEC, fab
 from robustbench_lite.builtin.attacks.minimal_planes import Plane, to_plane
 from robustbench_lite.types import Box
 from tests.minimal_cases import (
@@ -231,3 +231,28 @@ def test_lost_samples_rest_and_flat_models_are_left(norm: Norm) -> None:
 @pytest.mark.parametrize("norm", NORMS)
 def test_contract(norm: Norm, shape: tuple[int, ...], own: dict[str, int]) -> None:
     assert_minimal_contract(SPEC, norm, shape, steps=5, restarts=2, **own)
+
+
+def test_a_near_miss_gets_more_runs_and_no_other_sample() -> None:
+    problem = linear_problem(0, classes=4, shape=(2, 3, 4), n=30)
+    free = distances(problem, attacked(SPEC, problem, "l2", n_targets=3), "l2")
+    enough = float(np.median(free))
+    costs = {}
+    for near_misses in (0, 2):
+        model = problem.model()
+        fab(
+            model,
+            problem.x,
+            problem.y,
+            budget=problem.budget("l2", enough),
+            rng=problem.rng(),
+            n_targets=3,
+            enough=enough,
+            steps=20,
+            near_misses=near_misses,
+        )
+        costs[near_misses] = model.gradients.numpy().copy()
+    more = costs[2] - costs[0]
+    assert set(more) == {0, 40}
+    assert ((more == 40) == ((free > enough) & (free <= NEAR_MISS * enough))).mean() > 0.9
+    assert (more[free <= 0.95 * enough] == 0).all()

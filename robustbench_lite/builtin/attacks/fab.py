@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 SHORT_OF_SECANT = 0.98
 """Share of the way to the estimated boundary: the next point stays on the broken side."""
+
+NEAR_MISS = 1.15
+"""What a nearer boundary may take off a distance: past it, few random starts find an answer."""
 
 
 class FabParams(Params):
@@ -51,6 +55,12 @@ class FabParams(Params):
         ge=0,
         description="a sample with a point this near is left out of the runs that follow",
     )
+    near_misses: int = Field(
+        default=0,
+        ge=0,
+        description="further runs to the likeliest other class, from random starts, for a sample "
+        f"whose nearest point misses `enough` by no more than {NEAR_MISS - 1:.0%} of it",
+    )
 
 
 def fab(
@@ -69,6 +79,7 @@ def fab(
     beta: float = 0.9,
     search_steps: int = 3,
     enough: float = 0.0,
+    near_misses: int = 0,
 ) -> Tensor:
     """The nearest point found that is misclassified: float32 [n, *shape].
 
@@ -85,29 +96,35 @@ def fab(
     points up to 20 % nearer on linear models.
 
     `enough`: a sample with a point this near is left out of the runs that follow (for a cascade
-    that asks about one eps alone). Where nothing breaks, the point of largest margin is returned.
+    that asks about one eps alone), and one that just misses it gets `near_misses` runs more (the
+    cost estimate is for such a sample). Where nothing breaks, the point of largest margin is
+    returned.
 
     Croce and Hein, "Minimally distorted adversarial examples with a fast adaptive boundary
     attack", ICML 2020; FAB-T: "Reliable evaluation of adversarial robustness", ICML 2020.
     """
     stride = partial(_stride, alpha_max=alpha_max, eta=eta)
 
+    def run(task: Task, nearest: Nearest, rivals: Tensor, index: Tensor, start: int) -> Nearest:
+        if not index.shape[0]:
+            return nearest
+        some, known, rivals = task.rows(index), nearest.rows(index), rivals[index]
+        point = some.x if start == 0 else _near(some, known, start)
+        for _ in range(steps):
+            point = stride(some, point, rivals)
+            margin, broken = some.judged(some.model.logits(point))
+            known = known.having_seen(point, margin, broken)
+            # also where it is not clear enough to be an answer: else it stays there
+            point = _pulled_back(some.x, point, margin > 0, beta)
+        return nearest.put(index, known)
+
     def search(task: Task) -> Tensor:
-        nearest = Nearest.none(task)
-        for rivals in _boundaries(task, n_targets, classes):
-            for restart in range(restarts):
-                index = indices(nearest.distance > enough)
-                if not index.shape[0]:
-                    break
-                some, known = task.rows(index), nearest.rows(index)
-                point = some.x if restart == 0 else _near(some, known, restart)
-                for _ in range(steps):
-                    point = stride(some, point, rivals[index])
-                    margin, broken = some.judged(some.model.logits(point))
-                    known = known.having_seen(point, margin, broken)
-                    # also where it is not clear enough to be an answer: else it stays there
-                    point = _pulled_back(some.x, point, margin > 0, beta)
-                nearest = nearest.put(index, known)
+        nearest, boundaries = Nearest.none(task), _boundaries(task, n_targets, classes)
+        for rivals, start in itertools.product(boundaries, range(restarts)):
+            nearest = run(task, nearest, rivals, indices(nearest.distance > enough), start)
+        for start in range(restarts, restarts + near_misses):
+            close = (nearest.distance > enough) & (nearest.distance <= NEAR_MISS * enough)
+            nearest = run(task, nearest, boundaries[0][:, :1], indices(close), start)
         return _line_search(task, nearest, search_steps)
 
     return on_unbroken(model, x, y, None, budget=budget, rng=rng, search=search)
@@ -203,8 +220,9 @@ def _cost(params: Params, shape: tuple[int, ...] | None, classes: int | None) ->
     assert isinstance(params, FabParams)
     rivals = params.n_targets or params.classes - 1
     rivals = rivals if classes is None else min(rivals, classes - 1)
-    passes = params.restarts * params.steps * rivals
-    looks = passes if params.n_targets else params.restarts * params.steps
+    again = params.steps * params.near_misses
+    passes = params.restarts * params.steps * rivals + again
+    looks = passes if params.n_targets else params.restarts * params.steps + again
     return Cost(queries=1 + passes + looks + params.search_steps, gradients=passes)
 
 

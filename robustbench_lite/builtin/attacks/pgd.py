@@ -83,7 +83,8 @@ class _Survivors:
         from robustbench_lite import norms
 
         better = broken | (value > self.value)
-        best = point.where(norms.per_sample(better, point), self.best)
+        taken = norms.per_sample(better.to(point.dtype), point)  # far cheaper than a `where`
+        best = self.best.lerp(point, taken)
         return replace(self, best=best, value=value.where(better, self.value))
 
 
@@ -164,7 +165,8 @@ def pgd(
                     x_adv.index_copy_(0, alive.index, alive.best)
                     alive, point, grad = alive.rows(kept), point[kept], grad[kept]
             length = step_size or budget.eps * _half_cosine(step / steps)
-            point = norms.clip(point + length * norms.steepest(grad, budget.norm), alive.x, budget)
+            ahead = point.add(norms.steepest(grad, budget.norm), alpha=length)
+            point = norms.clip(ahead, alive.x, budget)
     return x_adv.index_copy(0, alive.index, alive.best)
 
 
