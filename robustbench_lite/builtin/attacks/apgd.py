@@ -15,6 +15,7 @@ from robustbench_lite import AttackSpec, Budget, Classifier, Cost, Evaluated, Lo
 
 from .apgd_climb import Ascent, climb
 from .apgd_l1 import sparse_climb
+from .ball import chosen
 from .goal import Goal, goal_of
 
 if TYPE_CHECKING:
@@ -80,10 +81,9 @@ class _Search:
         return replace(self, aim=aim)
 
     def having_found(self, point: Tensor, value: Tensor) -> _Search:
-        from robustbench_lite import norms
 
         better = value > self.value
-        best = point.where(norms.per_sample(better, point), self.best)
+        best = chosen(better, point, self.best)
         return replace(self, best=best, value=value.where(better, self.value))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from robustbench_lite import Budget
 
-from .ball import TINY, on_sphere, room
+from .ball import TINY, chosen, on_sphere, room
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,16 +109,13 @@ class Climb:
 
     def having_seen(self, value: Tensor, grad: Tensor) -> Climb:
         """Told the loss [m] and its gradient [m, *shape] at `point`."""
-        from robustbench_lite import norms
-
         better = value > self.best_value
-        everywhere = norms.per_sample(better, grad)
         return replace(
             self,
             grad=grad,
             value=value,
-            best=self.point.where(everywhere, self.best),
-            best_grad=grad.where(everywhere, self.best_grad),
+            best=chosen(better, self.point, self.best),
+            best_grad=chosen(better, grad, self.best_grad),
             best_value=value.where(better, self.best_value),
             rises=self.rises + (value > self.value),
         )
@@ -140,15 +137,12 @@ class Climb:
         """Where too few steps raised the loss, or none since the last checkpoint raised the best
         of an unchanged step: halve the step and go on from the best point.
         """
-        from robustbench_lite import norms
-
         stuck = ~self.halved & (self.best_value <= self.checked_value)
         halved = stuck | (self.rises <= ENOUGH_RISES * interval)
-        everywhere = norms.per_sample(halved, self.point)
         return replace(
             self,
-            point=self.best.where(everywhere, self.point),
-            grad=self.best_grad.where(everywhere, self.grad),
+            point=chosen(halved, self.best, self.point),
+            grad=chosen(halved, self.best_grad, self.grad),
             value=self.best_value.where(halved, self.value),
             checked_value=self.best_value,
             halved=halved,

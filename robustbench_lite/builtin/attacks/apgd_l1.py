@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from robustbench_lite import Box, Budget
 
+from .ball import chosen
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -60,15 +62,12 @@ class SparseClimb:
 
     def having_seen(self, value: Tensor, grad: Tensor) -> SparseClimb:
         """Told the loss [m] and its gradient [m, *shape] at `point`."""
-        from robustbench_lite import norms
-
         better = value > self.best_value
-        everywhere = norms.per_sample(better, grad)
         return replace(
             self,
             grad=grad,
-            best=self.point.where(everywhere, self.best),
-            best_grad=grad.where(everywhere, self.best_grad),
+            best=chosen(better, self.point, self.best),
+            best_grad=chosen(better, grad, self.best_grad),
             best_value=value.where(better, self.best_value),
         )
 
@@ -82,17 +81,14 @@ class SparseClimb:
 
         Either way a step changes as many components as the best point does, over 1.5.
         """
-        from robustbench_lite import norms
-
         changed = _changed(self.best, self.x)
         sparser = changed < STABLE * self.changed
-        everywhere = norms.per_sample(sparser, self.point)
         longest = self.budget.eps
         shorter = (self.length / SHORTER).clamp_min(longest / LONGEST_OVER_SHORTEST)
         return replace(
             self,
-            point=self.best.where(everywhere, self.point),
-            grad=self.best_grad.where(everywhere, self.grad),
+            point=chosen(sparser, self.best, self.point),
+            grad=chosen(sparser, self.best_grad, self.grad),
             length=shorter.masked_fill(sparser, longest),
             width=_sparser(changed),
             changed=changed,

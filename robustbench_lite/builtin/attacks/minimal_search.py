@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from robustbench_lite import Box, Budget, Classifier, Norm
 
+from .ball import chosen
 from .goal import Goal, goal_of
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class Nearest:
         return Nearest(
             self.x,
             self.norm,
-            point.where(norms.per_sample(better, point), self.point),
+            chosen(better, point, self.point),
             distance.where(nearer, self.distance),
             margin.where(better, self.margin),
         )

@@ -18,7 +18,7 @@ from robustbench_lite import (
     Params,
 )
 
-from .ball import uniform_in_ball
+from .ball import chosen, uniform_in_ball
 from .goal import Goal, goal_of
 
 if TYPE_CHECKING:
@@ -80,11 +80,9 @@ class _Survivors:
         )
 
     def having_seen(self, point: Tensor, value: Tensor, broken: Tensor) -> _Survivors:
-        from robustbench_lite import norms
 
         better = broken | (value > self.value)
-        taken = norms.per_sample(better.to(point.dtype), point)  # far cheaper than a `where`
-        best = self.best.lerp(point, taken)
+        best = chosen(better, point, self.best)
         return replace(self, best=best, value=value.where(better, self.value))
 
 

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from robustbench_lite import AttackSpec, Budget, Classifier, Cost, Params
 
+from .ball import chosen
 from .goal import Goal, goal_of
 from .square_l2 import bumps, shifts
 from .square_linf import colours, stripes
@@ -88,10 +89,9 @@ class _Survivors:
         )
 
     def having_seen(self, point: Tensor, value: Tensor, broken: Tensor) -> _Survivors:
-        from robustbench_lite import norms
 
         better = broken | (value > self.value)
-        best = point.where(norms.per_sample(better, point), self.best)
+        best = chosen(better, point, self.best)
         return replace(self, best=best, value=value.where(better, self.value))
 
     def at_move(
