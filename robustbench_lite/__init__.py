@@ -42,11 +42,19 @@ if TYPE_CHECKING:
     from .types import DataSource as DataSource
     from .types import Eps as Eps
     from .types import Evaluated as Evaluated
+    from .types import Finding as Finding
+    from .types import GateResult as GateResult
     from .types import LoadedModel as LoadedModel
     from .types import Loss as Loss
     from .types import Norm as Norm
     from .types import Parity as Parity
     from .types import Places as Places
+    from .types import Row as Row
+    from .types import Summary as Summary
+    from .types import Verdict as Verdict
+    from .types import Where as Where
+    from .where import place_of as place_of
+    from .where import where_is as where_is
 
 _HOMES = {
     "errors": (
@@ -80,12 +88,19 @@ _HOMES = {
         "DataSource",
         "Eps",
         "Evaluated",
+        "Finding",
+        "GateResult",
         "LoadedModel",
         "Loss",
         "Norm",
         "Parity",
         "Places",
+        "Row",
+        "Summary",
+        "Verdict",
+        "Where",
     ),
+    "where": ("place_of", "where_is"),
 }
 _MODULES = ("losses", "norms")
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
