@@ -108,6 +108,8 @@ def cell(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """One line without control or direction-changing characters, safe for a terminal."""
-    kept = ("" if unicodedata.category(c) in ("Cc", "Cf") else c for c in text.replace("\n", " "))
+    """One line without control characters, direction changes or lone surrogates."""
+    kept = (
+        "" if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c for c in text.replace("\n", " ")
+    )
     return "".join(kept)
