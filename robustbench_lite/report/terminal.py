@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..types import CLEAN, WORST_CASE, GateResult, Row, Summary
+from ..types import (
+    CLEAN,
+    WORST_CASE,
+    GateResult,
+    GateStatus,
+    Row,
+    Severity,
+    Summary,
+    Verdict,
+)
 from .view import FinishedRun, summary_of
 from .words import (
     NOTHING,
@@ -36,6 +45,14 @@ _COLOURS = {
     "INVALID": "magenta",
     "NOT JUDGED": "cyan",
 }
+_GRAVEST: tuple[GateStatus, ...] = ("FAIL", "INVALID", "INCONCLUSIVE")
+_STEPS = {
+    1: "the evidence is complete, so another try gives the same; look at the broken samples",
+    4: "run the same command with --resume --retry-errors; finished cells are kept",
+    6: "give each undecided gate what it asks for, then run again; finished cells are kept",
+    7: "put right what is named above, then run the same command with --resume",
+    8: "act on the error findings above; no rate of an invalid cell can be trusted",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,13 +81,15 @@ def render(run: FinishedRun, console: Console, *, tty: bool | None = None) -> No
         console.print(_rich(grid))
     if left := _left_out(summary_of(run)):
         console.print(Text(left, style="dim"))
-    for finding in summary_of(run).findings:
-        if finding.severity != "note":
-            console.print(Text(plain(f"{finding.severity}: {told(finding)}"), style="yellow"))
+    for status, text in _reasons(run.verdict):
+        console.print(Text(text, style=_COLOURS[status]))
+    for severity, text in _warnings(summary_of(run)):
+        console.print(Text(text, style="magenta" if severity == "error" else "yellow"))
     word = overall(run.verdict)
-    sentence = run.verdict.sentence if run.verdict else "This run was not judged."
     verdict = Text(f" {SIGNS[word]} {word} ", style=f"bold reverse {_COLOURS[word]}")
-    console.print(verdict, Text(plain(sentence), style="bold"))
+    console.print(verdict, Text(_sentence(run.verdict), style="bold"))
+    if step := _next(run):
+        console.print(Text(step))
     console.print(Text(f"report: {_where(run)}"), soft_wrap=True)
 
 
@@ -82,14 +101,53 @@ def lines(run: FinishedRun) -> list[str]:
         found += [*_aligned(grid), ""]
     if left := _left_out(summary):
         found += [left, ""]
-    for finding in summary.findings:
-        if finding.severity != "note":
-            found.append(plain(f"{finding.severity}: {told(finding)}"))
-            found.append(plain(f"  help: {finding.advice}"))
-    sentence = run.verdict.sentence if run.verdict else "This run was not judged."
-    found.append(plain(f"verdict: {overall(run.verdict)}: {sentence}"))
+    for blocks in (_reasons(run.verdict), _warnings(summary)):
+        if blocks:
+            found += [*(line for _, text in blocks for line in text.split("\n")), ""]
+    found.append(f"verdict: {overall(run.verdict)}: {_sentence(run.verdict)}")
+    if step := _next(run):
+        found.append(step)
     found.append(f"report: {_where(run)}")
     return found
+
+
+def _sentence(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return "This run was not judged."
+    return plain(f"{verdict.sentence} (exit {verdict.exit_code})")
+
+
+def _next(run: FinishedRun) -> str:
+    """What to do about a verdict that does not let the model pass, "" about one that does."""
+    code = run.verdict.exit_code if run.verdict else 0
+    if code == 4 and summary_of(run).partial:
+        return ""  # the sentence says it
+    return f"next: {_STEPS[code]}" if code in _STEPS else ""
+
+
+def _reasons(verdict: Verdict | None) -> list[tuple[GateStatus, str]]:
+    """Why gates do not pass, each with its line of the suite, the gravest first."""
+    bad = [gate for gate in (verdict.gates if verdict else ()) if gate.status in _GRAVEST]
+    found: list[tuple[GateStatus, str]] = []
+    for gate in sorted(bad, key=lambda gate: _GRAVEST.index(gate.status)):
+        subject = f" on {gate.subject}" if gate.subject else ""
+        said = f"{gate.status}: gate '{gate.gate}'{subject}: {decided_by(gate)} ({gate.where})"
+        found.append((gate.status, plain(said)))
+    return found
+
+
+def _warnings(summary: Summary) -> list[tuple[Severity, str]]:
+    """Errors and warnings about the measurement, errors first, with what to do."""
+    found = [finding for finding in summary.findings if finding.severity != "note"]
+    return [
+        (
+            finding.severity,
+            plain(f"{finding.severity}: {told(finding)}")
+            + "\n"
+            + plain(f"  help: {finding.advice}"),
+        )
+        for finding in sorted(found, key=lambda finding: finding.severity != "error")
+    ]
 
 
 def _where(run: FinishedRun) -> str:
@@ -152,7 +210,7 @@ def _cell_line(row: Row) -> tuple[str, ...]:
 def _gates(results: Sequence[GateResult]) -> Grid:
     return Grid(
         title="gates",
-        head=("gate", "status", "on", "value", "limits", "wanted", "n", "why"),
+        head=("gate", "status", "on", "value", "limits", "wanted", "n"),
         rows=tuple(_gate_line(result) for result in results),
         right=frozenset({3, 4, 6}),
     )
@@ -170,7 +228,6 @@ def _gate_line(result: GateResult) -> tuple[str, ...]:
         limits,
         result.threshold,
         f"{result.n:,}",
-        "" if result.status == "PASS" else plain(decided_by(result)),
     )
 
 
