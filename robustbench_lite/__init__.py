@@ -13,6 +13,7 @@ from ._version import __version__
 if TYPE_CHECKING:
     from . import losses as losses
     from . import norms as norms
+    from .catalogue import FINDINGS as FINDINGS
     from .errors import AccessDenied as AccessDenied
     from .errors import DataError as DataError
     from .errors import EnvironmentProblem as EnvironmentProblem
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from .types import Access as Access
     from .types import Box as Box
     from .types import Budget as Budget
+    from .types import Cell as Cell
     from .types import Classifier as Classifier
     from .types import Cost as Cost
     from .types import DataSource as DataSource
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from .types import Norm as Norm
     from .types import Parity as Parity
     from .types import Places as Places
+    from .types import Plan as Plan
     from .types import Row as Row
     from .types import Summary as Summary
     from .types import Verdict as Verdict
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
     from .where import where_is as where_is
 
 _HOMES = {
+    "catalogue": ("FINDINGS",),
     "errors": (
         "AccessDenied",
         "DataError",
@@ -83,6 +87,7 @@ _HOMES = {
         "Access",
         "Box",
         "Budget",
+        "Cell",
         "Classifier",
         "Cost",
         "DataSource",
@@ -95,6 +100,7 @@ _HOMES = {
         "Norm",
         "Parity",
         "Places",
+        "Plan",
         "Row",
         "Summary",
         "Verdict",
