@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import PurePath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
@@ -60,7 +61,8 @@ def place_of(where: str) -> Where:
 
 def suite_file(manifest: Mapping[str, object]) -> str:
     """The path of the suite as the run was given it; its bare name in a run of an older version."""
-    return str(manifest.get("suite_path") or manifest.get("suite_file") or "suite.yaml")
+    folder = PurePath(str(manifest.get("suite_folder", "")))
+    return (folder / str(manifest.get("suite_file", "suite.yaml"))).as_posix()
 
 
 @functools.lru_cache(maxsize=4)

@@ -73,7 +73,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
         n=100,
         gates=gates,
         findings=findings,
-        manifest={"suite_path": "suites/a.yaml"},
+        manifest={"suite_folder": "suites", "suite_file": "a.yaml"},
     )
     return dataclasses.replace(made, suite_text="attacks:\n  pgd: {attack: pgd}\n")
 

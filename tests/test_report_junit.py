@@ -76,7 +76,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
     skipped = [cell("apgd", "0.1", model="robust", norm="l2", skip="needs gradients")]
     touched = cell("pgd", "0.3", model="undefended")
     error = Finding(id="e", severity="error", message="odd", advice="", cells=(touched.id,))
-    manifest = {"started": "2026-11-21T10:15:30+00:00", "suite_path": "suites/a.yaml"}
+    manifest = {
+        "started": "2026-11-21T10:15:30+00:00",
+        "suite_folder": "suites",
+        "suite_file": "a.yaml",
+    }
     made = world(
         tmp_path_factory.mktemp("runs") / "suite",
         n=100,
@@ -154,7 +158,7 @@ def nasty_run(path: Path, name: str) -> FakeRun:
         gates=[rule(name, minimum=0.5), rule("none", attack=name, minimum=0.1)],
         findings=[finding],
         skipped=[cell(name, "0.1", model=name, dataset=name, skip=name)],
-        manifest={"started": name, "suite_path": name},
+        manifest={"started": name, "suite_file": name},
     )
 
 

@@ -36,7 +36,7 @@ def test_a_place_is_read_back(text: str, place: Where) -> None:
 
 
 def test_cells_lead_to_what_they_share(tmp_path: Path) -> None:
-    run = world(tmp_path / "x", n=5, manifest={"suite_path": "s/a.yaml"})
+    run = world(tmp_path / "x", n=5, manifest={"suite_folder": "s", "suite_file": "a.yaml"})
     run = dataclasses.replace(run, suite_text=SUITE)
     fgsm, pgd = (cell(name, "0.1", model="robust").id for name in ("fgsm", "pgd"))
     other = cell("fgsm", "0.1", model="undefended").id

@@ -16,7 +16,7 @@ from ..errors import RobevalError, SuiteError
 from ..types import Where
 from ..where import place_of, where_is
 from .view import FinishedRun, summary_of
-from .words import decided_by, percent, plain, told
+from .words import decided_by, gate_value, plain, told
 
 MOST = 10  # annotations of one kind that GitHub shows for a step
 _LONGEST = 4_000  # characters of one message
@@ -104,7 +104,7 @@ def _gates(run: FinishedRun) -> Iterator[Annotation]:
     bad = [gate for gate in gates if gate.status in _GRAVEST]
     for gate in sorted(bad, key=lambda gate: _GRAVEST.index(gate.status)):
         subject = f" of {gate.subject}" if gate.subject else ""
-        value = "" if gate.value is None else f" is {percent(gate.value)}, wanted {gate.threshold}"
+        value = "" if gate.value is None else f" is {gate_value(gate)}, wanted {gate.threshold}"
         yield Annotation(
             kind="error",
             title=f"robeval: gate {gate.gate} {gate.status}",

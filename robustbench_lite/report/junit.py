@@ -16,7 +16,7 @@ from xml.etree import ElementTree as ET
 from ..types import CLEAN, GateResult, Row, Where
 from ..where import place_of, where_is
 from .view import FinishedRun, summary_of, write_text
-from .words import attack_name, budget, decided_by, interval, overall, percent, rate_text
+from .words import attack_name, budget, decided_by, gate_limits, gate_value, overall, rate_text
 
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _REPLACEMENT = "\ufffd"
@@ -69,10 +69,7 @@ def _gate_case(result: GateResult) -> ET.Element:
     case = _case(f"gates.{result.gate}", name, place_of(result.where), 0.0)
     told = [f"{result.status}: {decided_by(result)}", f"wanted {result.threshold}, n {result.n:,}"]
     if result.value is not None:
-        limits = ""
-        if result.low is not None and result.high is not None:
-            limits = f", limits [{interval(result.low, result.high)}]"
-        told.insert(1, f"value {percent(result.value)}{limits}")
+        told.insert(1, f"value {gate_value(result)}, limits {gate_limits(result)}")
     if result.status in _BAD:
         kind = _BAD[result.status]
         message = f"{result.status}: {decided_by(result)}"

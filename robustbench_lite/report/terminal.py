@@ -24,6 +24,8 @@ from .words import (
     budget,
     count,
     decided_by,
+    gate_limits,
+    gate_value,
     interval,
     overall,
     percent,
@@ -78,7 +80,7 @@ def render(run: FinishedRun, console: Console, *, tty: bool | None = None) -> No
     from rich.text import Text
 
     for grid in _grids(run):
-        console.print(_rich(grid))
+        console.print(rich_table(grid))
     if left := _left_out(summary_of(run)):
         console.print(Text(left, style="dim"))
     for status, text in _reasons(run.verdict):
@@ -98,7 +100,7 @@ def lines(run: FinishedRun) -> list[str]:
     summary = summary_of(run)
     found: list[str] = []
     for grid in _grids(run):
-        found += [*_aligned(grid), ""]
+        found += [*aligned(grid), ""]
     if left := _left_out(summary):
         found += [left, ""]
     for blocks in (_reasons(run.verdict), _warnings(summary)):
@@ -217,21 +219,19 @@ def _gates(results: Sequence[GateResult]) -> Grid:
 
 
 def _gate_line(result: GateResult) -> tuple[str, ...]:
-    limits = NOTHING
-    if result.low is not None and result.high is not None:
-        limits = f"[{interval(result.low, result.high)}]"
     return (
         plain(result.gate),
         result.status,
         plain(f"{result.metric}: {result.subject}" if result.subject else result.metric),
-        percent(result.value),
-        limits,
+        gate_value(result),
+        gate_limits(result),
         result.threshold,
         f"{result.n:,}",
     )
 
 
-def _aligned(grid: Grid) -> list[str]:
+def aligned(grid: Grid) -> list[str]:
+    """A grid as plain lines: its title, its head, its rows."""
     table = [grid.head, *grid.rows]
     ascii_table = [[cell.replace(NOTHING, "-") for cell in line] for line in table]
     widths = [max(len(line[at]) for line in ascii_table) for at in range(len(grid.head))]
@@ -245,7 +245,8 @@ def _aligned(grid: Grid) -> list[str]:
     return found
 
 
-def _rich(grid: Grid) -> Table:
+def rich_table(grid: Grid) -> Table:
+    """A grid as a rich table; no cell is read as markup."""
     from rich import box
     from rich.table import Table
     from rich.text import Text

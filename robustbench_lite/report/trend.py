@@ -53,15 +53,8 @@ def bounds(row: Past) -> tuple[float, ...]:
 
 
 def shown(row: Past) -> tuple[str, str]:
-    """Value and limits as text; a distance is no share."""
-    if "distance" in row.metric:
-        limits = f"{words.number(row.low)}, {words.number(row.high)}"
-        value = words.number(row.value)
-    else:
-        value = words.percent(row.value)
-        limits = words.interval(row.low or 0.0, row.high or 0.0)
-    known = row.low is not None and row.high is not None
-    return value, f"[{limits}]" if known else words.NOTHING
+    """Value and limits as text, each in the unit of its metric."""
+    return words.gate_value(row), words.gate_limits(row)
 
 
 # ---------------------------------------------------------------- text

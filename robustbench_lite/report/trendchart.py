@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from ..types import Past
 from .svg import tag
+from .words import DISTANCE
 
 WIDTH, HEIGHT = 460, 240
 LEFT, RIGHT, TOP, BOTTOM = 52, 16, 18, 40
@@ -37,7 +38,7 @@ class _Scale:
 
 def chart(rows: Sequence[Past], bounds: Sequence[float], shown: Shown) -> Markup:
     """The values of one gate, oldest run on the left; the newest run's bounds as dashed lines."""
-    share = bool(rows) and "distance" not in rows[0].metric
+    share = rows[0].metric != DISTANCE
     scale = _scale(rows, bounds, share=share)
     said = "; ".join(f"{row.started[:10]} {_said(row, shown)}" for row in rows)
     return tag(

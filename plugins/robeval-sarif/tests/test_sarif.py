@@ -185,7 +185,7 @@ def stored(
     times = {"started": "2026-11-21T10:15:30+00:00", "ended": "2026-11-21T10:16:00+00:00"}
     return StoredRun(
         path=path,
-        manifest=manifest or {"suite_path": "suites/a.yaml", **times},
+        manifest=manifest or {"suite_folder": "suites", "suite_file": "a.yaml", **times},
         plan=Plan(suite="release", seed=0, models={}, datasets={}, cells=(CELL,)),
         suite_text=SUITE,
         results={},
@@ -276,7 +276,7 @@ def test_no_name_breaks_the_document(tmp_path: Path) -> None:
         GATE, gate=HOSTILE, subject=HOSTILE, reason=HOSTILE, where=f"{HOSTILE}:3:1"
     )
     finding = dataclasses.replace(FINDING, id=HOSTILE, message=HOSTILE, advice=HOSTILE)
-    run = stored(tmp_path, gate, findings=(finding,), manifest={"suite_path": HOSTILE})
+    run = stored(tmp_path, gate, findings=(finding,), manifest={"suite_file": HOSTILE})
     write(run)
     checked((tmp_path / FILE).read_bytes().decode("utf-8"))
     assert [path.name for path in tmp_path.iterdir()] == [FILE]

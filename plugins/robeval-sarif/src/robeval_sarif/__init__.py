@@ -110,7 +110,7 @@ def _gates(run: StoredRun) -> Iterator[Result]:
         if gate.status == "PASS":
             continue
         about = f"{gate.metric.replace('_', ' ')}{f' of {gate.subject}' if gate.subject else ''}"
-        value = "" if gate.value is None else f" is {100 * gate.value:.1f} %"
+        value = "" if gate.value is None else f" is {_said(gate, gate.value)}"
         more = "" if gate.needed is None else f"; about {gate.needed:,} samples would decide"
         where = place_of(gate.where)
         yield Result(
@@ -129,6 +129,15 @@ def _gates(run: StoredRun) -> Iterator[Result]:
                 "wanted": gate.threshold,
             },
         )
+
+
+def _said(gate: GateResult, value: float) -> str:
+    """A distance has the data's unit, a difference from a baseline is in points."""
+    if "distance" in gate.metric:
+        return f"{value:.4g}"
+    if "baseline" in gate.threshold:
+        return f"{100 * value:+.1f} points"
+    return f"{100 * value:.1f} %"
 
 
 def _findings(run: StoredRun) -> Iterator[Result]:
