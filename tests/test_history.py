@@ -20,7 +20,7 @@ from robustbench_lite import history, records
 from robustbench_lite.errors import NothingSelected, UsageError
 from robustbench_lite.report import trend, trendchart
 from robustbench_lite.store import write_json
-from robustbench_lite.types import Component, Past, Plan
+from robustbench_lite.types import Component, History, Past, Plan
 from tests.finished_run import cell
 from tests.test_report_html import Page
 
@@ -225,6 +225,22 @@ def test_a_chart_has_a_mark_per_run_the_limits_and_the_floor(root: Path) -> None
     levels = [float(y) for y in re.findall(r'd="M52 ([\d.]+)H\d+" class="(?:grid|base)"', drawn)]
     share = (float(floor) - levels[0]) / (levels[-1] - levels[0])
     assert ticks[0] + share * (ticks[-1] - ticks[0]) == pytest.approx(80, abs=0.2)
+
+
+def test_a_long_history_stays_a_small_page(root: Path) -> None:
+    (*_, row) = history.read([root]).rows
+    rows = tuple(
+        dataclasses.replace(row, run=f"r{run}", gate=f"g{gate}")
+        for run in range(500)
+        for gate in range(70)
+    )
+    text = trend.page(History(rows=rows))
+    assert text.count("<figure") == trend.MOST_CHARTS
+    assert text.count('class="at pass"') == trend.MOST_CHARTS * trend.MOST_RUNS
+    assert "The newest 200 of 500 runs." in text
+    assert "10 more gates are only in the table." in text
+    assert "33,000 older lines are left out" in text
+    assert len(text) < 10_000_000
 
 
 @pytest.mark.parametrize(

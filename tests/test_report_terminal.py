@@ -99,7 +99,7 @@ def test_why_a_gate_does_not_pass_stands_below_the_table_with_its_line(tmp_path:
         (1, "complete"),
         (4, "--resume --retry-errors"),
         (6, "what it asks for"),
-        (7, "--resume"),
+        (7, "--retry-errors"),
         (8, "error findings above"),
     ],
 )

@@ -52,7 +52,7 @@ _STEPS = {
     1: "the evidence is complete, so another try gives the same; look at the broken samples",
     4: "run the same command with --resume --retry-errors; finished cells are kept",
     6: "give each undecided gate what it asks for, then run again; finished cells are kept",
-    7: "put right what is named above, then run the same command with --resume",
+    7: "put right what is named above, then run the same command with --retry-errors",
     8: "act on the error findings above; no rate of an invalid cell can be trusted",
 }
 
@@ -132,7 +132,7 @@ def _reasons(verdict: Verdict | None) -> list[tuple[GateStatus, str]]:
     bad = [gate for gate in (verdict.gates if verdict else ()) if gate.status in _GRAVEST]
     found: list[tuple[GateStatus, str]] = []
     for gate in sorted(bad, key=lambda gate: _GRAVEST.index(gate.status)):
-        subject = f" on {gate.subject}" if gate.subject else ""
+        subject = f", {gate.subject}" if gate.subject else ""
         said = f"{gate.status}: gate '{gate.gate}'{subject}: {decided_by(gate)} ({gate.where})"
         found.append((gate.status, plain(said)))
     return found

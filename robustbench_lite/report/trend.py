@@ -22,6 +22,7 @@ from .view import write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_CHARTS = 60
+MOST_RUNS = 200  # of a chart, the newest
 MOST_LINES = 2000  # of the page's table; all of them are in the CSV
 _BOUND = re.compile(r"(?:>=|<=)\s*([-+.\deE]+)")
 
@@ -143,7 +144,11 @@ def page(history: History) -> str:
         policy=_policy(css),
         words=words,
         shown=shown,
-        charts=[(trend, chart(trend.rows, trend.bounds, shown)) for trend in drawn[:MOST_CHARTS]],
+        charts=[
+            (each, chart(each.rows[-MOST_RUNS:], each.bounds, shown))
+            for each in drawn[:MOST_CHARTS]
+        ],
+        most_runs=MOST_RUNS,
         charts_left=max(0, len(drawn) - MOST_CHARTS),
         rows=history.rows[::-1][:MOST_LINES],
         rows_left=max(0, len(history.rows) - MOST_LINES),
