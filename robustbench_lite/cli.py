@@ -338,10 +338,10 @@ def _tell_github(finished: Finished, *, err: bool = False) -> None:
     if not page:
         click.echo("note: GITHUB_STEP_SUMMARY is not set, so no summary was appended", err=True)
         return
-    path = Path(page)
-    room = markdown.PAGE - (path.stat().st_size if path.is_file() else 0)
-    with path.open("a", encoding="utf-8", newline="\n") as stream:
-        stream.write(markdown.text(finished.run, room))
+    try:
+        markdown.append(finished.run, Path(page))
+    except OSError as problem:  # the verdict stands whatever becomes of its page
+        click.echo(f"warning: cannot append the summary to '{page}': {problem}", err=True)
 
 
 @contextlib.contextmanager

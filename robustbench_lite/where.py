@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
-from .types import Plan, Where
+from .types import Cell, Plan, Where
 
 if TYPE_CHECKING:
     import yaml
@@ -39,12 +39,20 @@ def where_is(run: OfSuite, cells: Collection[str] = ()) -> Where:
     Their attack if they share one, else their model; else, and for entries that another file
     brings by `extends`, the suite itself (line 0).
     """
+    wanted = set(cells)
+    return _shared(run, [cell for cell in run.plan.cells if cell.id in wanted])
+
+
+def where_each(run: OfSuite) -> dict[str, Where]:
+    """Cell id -> the line of its attack, or of its model, as `where_is` finds it."""
+    return {cell.id: _shared(run, [cell]) for cell in run.plan.cells}
+
+
+def _shared(run: OfSuite, cells: Sequence[Cell]) -> Where:
     file = suite_file(run.manifest)
     places = entry_places(run.suite_text, file)
-    wanted = set(cells)
-    touched = [cell for cell in run.plan.cells if cell.id in wanted]
-    attacks = {("attacks", cell.family or cell.fallback_for or cell.entry) for cell in touched}
-    models = {("models", cell.model) for cell in touched}
+    attacks = {("attacks", cell.family or cell.fallback_for or cell.entry) for cell in cells}
+    models = {("models", cell.model) for cell in cells}
     for keys in (attacks, models):
         if len(keys) == 1 and (key := next(iter(keys))) in places:
             return places[key]

@@ -284,6 +284,18 @@ def test_the_flag_annotates_and_appends(
     assert page.stat().st_size == markdown.PAGE - 40
 
 
+def test_a_page_that_cannot_be_written_does_not_change_the_verdict(
+    robeval: Robeval,
+    write_suite: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
+    ended = robeval("run", str(write_suite(SUITE)), "-o", "out", "-q", "--github")
+    assert ended.code == 1
+    assert f"cannot append the summary to '{tmp_path}'" in ended.err
+
+
 def test_without_the_variable_it_says_so_and_goes_on(
     robeval: Robeval, write_suite: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from robustbench_lite import Where, place_of, where_is
+from robustbench_lite.where import where_each
 from tests.finished_run import cell, world
 
 SUITE = """\
@@ -49,6 +50,8 @@ def test_cells_lead_to_what_they_share(tmp_path: Path) -> None:
     nowhere = Where("s/a.yaml", 0, 0)
     assert where_is(run, [other, pgd]) == nowhere
     assert where_is(run) == where_is(run, ["unknown"]) == nowhere
+    each = where_each(run)
+    assert each == {one.id: where_is(run, [one.id]) for one in run.plan.cells}
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "a: [", "models: 3\n", "\x00"])

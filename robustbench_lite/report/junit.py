@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from xml.etree import ElementTree as ET
 
 from ..types import CLEAN, GateResult, Row, Where
-from ..where import place_of, where_is
+from ..where import place_of, where_each, where_is
 from .view import FinishedRun, summary_of, write_text
 from .words import attack_name, budget, decided_by, gate_limits, gate_value, overall, rate_text
 
@@ -83,6 +83,7 @@ def _gate_case(result: GateResult) -> ET.Element:
 
 
 def _cells(run: FinishedRun) -> Iterator[ET.Element]:
+    places, nowhere = where_each(run), where_is(run)
     groups: dict[str, list[Row]] = {}
     for row in summary_of(run).rows:
         if not row.members:  # a worst case is no cell
@@ -90,8 +91,8 @@ def _cells(run: FinishedRun) -> Iterator[ET.Element]:
     for model, rows in groups.items():
         part = run.plan.models.get(model)
         facts = {f"sha256 of {name}": value for name, value in (part.files if part else {}).items()}
-        cases = [_cell_case(row, where_is(run, [row.cell_id])) for row in rows]
-        yield _suite(run, f"cells of {model}", facts, where_is(run), cases)
+        cases = [_cell_case(row, places.get(row.cell_id, nowhere)) for row in rows]
+        yield _suite(run, f"cells of {model}", facts, nowhere, cases)
 
 
 def _cell_case(row: Row, where: Where) -> ET.Element:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from ..types import CLEAN, WORST_CASE, Finding, GateResult, Row, Summary
 from .view import FinishedRun, summary_of, write_text
@@ -33,6 +34,13 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$@:>]|(?<=www)\.)")
 def write(run: FinishedRun) -> None:
     """Write summary.md."""
     write_text(run.path / "summary.md", text(run))
+
+
+def append(run: FinishedRun, page: Path) -> None:
+    """Append the summary to a page that may hold more already, in all less than GitHub shows."""
+    room = PAGE - (page.stat().st_size if page.is_file() else 0)
+    with page.open("a", encoding="utf-8", newline="\n") as stream:
+        stream.write(text(run, room))
 
 
 def text(run: FinishedRun, most: int = PAGE) -> str:
