@@ -265,7 +265,7 @@ def run(
     signal.signal(signal.SIGTERM, _terminate)
     options = _options(**chosen, batch_size=_batch_size(batch_size))
     with (
-        _annotating(github, suite),
+        _annotating(github, suite, err=as_json),
         display(sys.stderr, quiet=quiet, terminal=sys.stderr.isatty()) as observer,
     ):
         finished = run_suite(suite, options, observer)
@@ -345,7 +345,7 @@ def _tell_github(finished: Finished, *, err: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def _annotating(github: bool, suite: Path) -> Iterator[None]:
+def _annotating(github: bool, suite: Path, *, err: bool) -> Iterator[None]:
     """What keeps a run from starting, as annotations too: each problem at its line."""
     try:
         yield
@@ -354,7 +354,7 @@ def _annotating(github: bool, suite: Path) -> Iterator[None]:
             from .report import github as commands
 
             for line in commands.of_problem(problem, suite, _checkout()):
-                click.echo(line)
+                click.echo(line, err=err)
         raise
 
 

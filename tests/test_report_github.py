@@ -278,8 +278,11 @@ def test_the_flag_annotates_and_appends(
     assert page.read_text(encoding="utf-8").count("# ✕ FAIL") == 2
 
     page.write_text("x" * (markdown.PAGE - 40))
-    ended = robeval("report", "out", "-f", "junit", "--github")
+    (tmp_path / "out" / "junit.xml").unlink()
+    ended = robeval("report", "out", "-f", "junit", "-f", "model-card", "--github")
     assert ended.code == 0
+    for name in ("junit.xml", "model-card.yaml", "model-cards/linear.md"):
+        assert (tmp_path / "out" / name).is_file()
     assert COMMAND.match(ended.out.splitlines()[-1])
     assert page.stat().st_size == markdown.PAGE - 40
 
@@ -317,3 +320,6 @@ def test_a_suite_that_cannot_run_is_annotated_too(
     assert (kind, properties["file"], properties["line"]) == ("error", "suite.yaml", "11")
     assert "'Linf'" in message
     assert "'Linf'" in ended.err
+    ended = robeval("run", str(path), "--github", "--json")
+    assert ended.out == ""
+    assert parsed(ended.err.splitlines()[0])[0] == "error"
