@@ -34,7 +34,7 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
 	$(PIP) -e .
 	touch $@
 
-$(VENV)/.tested: $(VENV)/.installed
+$(VENV)/.tested: $(VENV)/.installed $(wildcard plugins/*/pyproject.toml)
 	$(PIP) -e ".[test,lint]"
 	for plugin in plugins/*/pyproject.toml; do $(PIP) -e "$$(dirname "$$plugin")"; done
 	touch $@

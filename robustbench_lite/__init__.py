@@ -13,6 +13,7 @@ from ._version import __version__
 if TYPE_CHECKING:
     from . import losses as losses
     from . import norms as norms
+    from .catalogue import FINDINGS as FINDINGS
     from .errors import AccessDenied as AccessDenied
     from .errors import DataError as DataError
     from .errors import EnvironmentProblem as EnvironmentProblem
@@ -37,18 +38,29 @@ if TYPE_CHECKING:
     from .types import Access as Access
     from .types import Box as Box
     from .types import Budget as Budget
+    from .types import Cell as Cell
     from .types import Classifier as Classifier
     from .types import Cost as Cost
     from .types import DataSource as DataSource
     from .types import Eps as Eps
     from .types import Evaluated as Evaluated
+    from .types import Finding as Finding
+    from .types import GateResult as GateResult
     from .types import LoadedModel as LoadedModel
     from .types import Loss as Loss
     from .types import Norm as Norm
     from .types import Parity as Parity
     from .types import Places as Places
+    from .types import Plan as Plan
+    from .types import Row as Row
+    from .types import Summary as Summary
+    from .types import Verdict as Verdict
+    from .types import Where as Where
+    from .where import place_of as place_of
+    from .where import where_is as where_is
 
 _HOMES = {
+    "catalogue": ("FINDINGS",),
     "errors": (
         "AccessDenied",
         "DataError",
@@ -75,17 +87,26 @@ _HOMES = {
         "Access",
         "Box",
         "Budget",
+        "Cell",
         "Classifier",
         "Cost",
         "DataSource",
         "Eps",
         "Evaluated",
+        "Finding",
+        "GateResult",
         "LoadedModel",
         "Loss",
         "Norm",
         "Parity",
         "Places",
+        "Plan",
+        "Row",
+        "Summary",
+        "Verdict",
+        "Where",
     ),
+    "where": ("place_of", "where_is"),
 }
 _MODULES = ("losses", "norms")
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -5,13 +5,15 @@ Nothing heavy is imported before a command runs: `robeval --help` loads no plug-
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import secrets
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -167,6 +169,11 @@ _DEVICE = _apply(
     ),
     _option("--threads", type=click.IntRange(min=1), help="Threads of torch and onnxruntime."),
 )
+_GITHUB = _option(
+    "--github",
+    is_flag=True,
+    help="Annotate the suite's lines and append the summary to $GITHUB_STEP_SUMMARY.",
+)
 _SUITE_PATH = click.argument("suite", type=click.Path(path_type=Path))
 
 
@@ -238,11 +245,13 @@ def _start_logging(verbose: int, log_file: Path | None) -> None:
 @_option("--refresh", is_flag=True, help="Take over no finished cell of another run.")
 @_option("--executor", default="local", show_default=True, help="How cells are computed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON.")
+@_GITHUB
 @_LOGS
 def run(
     suite: Path,
     batch_size: str,
     as_json: bool,
+    github: bool,
     quiet: bool,
     verbose: int,
     log_file: Path | None,
@@ -255,9 +264,12 @@ def run(
     _start_logging(verbose, log_file)
     signal.signal(signal.SIGTERM, _terminate)
     options = _options(**chosen, batch_size=_batch_size(batch_size))
-    with display(sys.stderr, quiet=quiet, terminal=sys.stderr.isatty()) as observer:
+    with (
+        _annotating(github, suite, err=as_json),
+        display(sys.stderr, quiet=quiet, terminal=sys.stderr.isatty()) as observer,
+    ):
         finished = run_suite(suite, options, observer)
-    return _verdict(finished, as_json=as_json)
+    return _verdict(finished, as_json=as_json, github=github)
 
 
 def _batch_size(text: str) -> int | None:
@@ -270,17 +282,19 @@ def _batch_size(text: str) -> int | None:
     return int(text)
 
 
-def _verdict(finished: Finished, *, as_json: bool) -> int:
+def _verdict(finished: Finished, *, as_json: bool, github: bool) -> int:
     """Print the result; the verdict's exit code stands even if nobody reads it."""
     try:
-        _print(finished, as_json=as_json)
+        _print(finished, as_json=as_json, github=github)
+        if github:
+            _tell_github(finished, err=as_json)
         sys.stdout.flush()
     except (BrokenPipeError, SystemExit):  # rich ends so on a closed pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return finished.verdict.exit_code
 
 
-def _print(finished: Finished, *, as_json: bool) -> None:
+def _print(finished: Finished, *, as_json: bool, github: bool) -> None:
     if as_json:
         click.echo((finished.run.path / "gates.json").read_text(encoding="utf-8"))
         return
@@ -288,10 +302,60 @@ def _print(finished: Finished, *, as_json: bool) -> None:
 
     from .report import terminal
 
-    terminal.render(finished.run, Console())
-    if finished.computed or finished.reused:
-        click.echo(f"cells: {finished.computed} computed, {finished.reused} reused")
-    click.echo(f"run:    {finished.run.path}")
+    with _no_commands(github):
+        terminal.render(finished.run, Console())
+        if finished.computed or finished.reused:
+            click.echo(f"cells: {finished.computed} computed, {finished.reused} reused")
+        click.echo(f"run:    {finished.run.path}")
+
+
+@contextlib.contextmanager
+def _no_commands(github: bool) -> Iterator[None]:
+    """Keep GitHub from taking a printed name such as `::add-mask::x` for a command."""
+    if not github:
+        yield
+        return
+    token = secrets.token_hex(16)
+    click.echo(f"::stop-commands::{token}")
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        click.echo(f"::{token}::")
+
+
+def _checkout() -> Path:
+    return Path(os.environ.get("GITHUB_WORKSPACE") or Path.cwd())
+
+
+def _tell_github(finished: Finished, *, err: bool = False) -> None:
+    """Annotations on stdout (on stderr beside JSON), the summary into its file."""
+    from .report import github, markdown
+
+    for line in github.lines(finished.run, _checkout()):
+        click.echo(line, err=err)
+    page = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not page:
+        click.echo("note: GITHUB_STEP_SUMMARY is not set, so no summary was appended", err=True)
+        return
+    try:
+        markdown.append(finished.run, Path(page))
+    except OSError as problem:  # the verdict stands whatever becomes of its page
+        click.echo(f"warning: cannot append the summary to '{page}': {problem}", err=True)
+
+
+@contextlib.contextmanager
+def _annotating(github: bool, suite: Path, *, err: bool) -> Iterator[None]:
+    """What keeps a run from starting, as annotations too: each problem at its line."""
+    try:
+        yield
+    except RobevalError as problem:
+        if github:
+            from .report import github as commands
+
+            for line in commands.of_problem(problem, suite, _checkout()):
+                click.echo(line, err=err)
+        raise
 
 
 @app.command()
@@ -350,24 +414,56 @@ def validate(suites: tuple[Path, ...], deep: bool, **chosen: object) -> int:
 @click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE")
 @_PLUGINS
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON.")
-def gate(run_path: Path, suite: Path | None, as_json: bool, **chosen: object) -> int:
+@_GITHUB
+def gate(run_path: Path, suite: Path | None, as_json: bool, github: bool, **chosen: object) -> int:
     """Judge a finished run again: no model, device or data is needed."""
     from .run import rejudge
 
     finished = rejudge(run_path, suite, _options(**chosen), reports=False)
-    return _verdict(finished, as_json=as_json)
+    return _verdict(finished, as_json=as_json, github=github)
 
 
 @app.command()
 @click.argument("run_path", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("-f", "--format", "formats", multiple=True, help="Only these reports.")
 @_PLUGINS
-def report(run_path: Path, formats: tuple[str, ...], **chosen: object) -> int:
+@_GITHUB
+def report(run_path: Path, formats: tuple[str, ...], github: bool, **chosen: object) -> int:
     """Render the reports of a finished run again."""
     from .run import rejudge
 
     finished = rejudge(run_path, None, _options(**chosen), reports=True, formats=formats or None)
     click.echo(f"run:    {finished.run.path}")
+    if github:
+        _tell_github(finished)
+    return 0
+
+
+@app.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print as CSV.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write a page with a chart per gate here, such as trend.html.",
+)
+def history(runs: tuple[Path, ...], as_json: bool, as_csv: bool, output: Path | None) -> int:
+    """Show runs over time, a line per run and gate; RUNS are run directories or roots of them."""
+    if as_json and as_csv:
+        raise click.UsageError("choose one of --json and --csv")
+    from . import history as histories
+    from .report import trend
+
+    found = histories.read(runs)
+    for line in found.left_out:
+        click.echo(f"left out: {line}", err=True)
+    form = trend.as_json if as_json else trend.as_csv if as_csv else trend.as_text
+    click.echo(form(found.rows), nl=False)
+    if output is not None:
+        trend.write(found, output)
+        click.echo(f"trend:  {output}", err=as_json or as_csv)
     return 0
 
 

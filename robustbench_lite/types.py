@@ -785,3 +785,40 @@ class Comparison:
     head: str
     changes: tuple[Change, ...]
     unmatched: tuple[str, ...] = ()
+
+
+# ---------------------------------------------------------------- runs over time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """One gate on one row of an earlier run; a run without gates is one, its `gate` empty.
+
+    `started`: UTC, ISO 8601. `model_sha256`: of the model file, or the content id of a model that
+    is not one file. `exit_code`: of the whole run.
+    """
+
+    run: str
+    started: str
+    suite: str
+    gate: str
+    status: str
+    metric: str
+    subject: str
+    model: str
+    model_sha256: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    threshold: str
+    reason: str
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """Judged runs in order of their start. `left_out`: which were not, and why."""
+
+    rows: tuple[Past, ...]
+    left_out: tuple[str, ...] = ()

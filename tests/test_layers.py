@@ -12,7 +12,18 @@ import robustbench_lite
 ROOT = Path(robustbench_lite.__file__).parent
 LAYERS = (
     {"_version", "errors", "types"},
-    {"hookspecs", "params", "losses", "norms", "rng", "stats", "records", "words", "catalogue"},
+    {
+        "hookspecs",
+        "params",
+        "losses",
+        "norms",
+        "rng",
+        "stats",
+        "records",
+        "words",
+        "catalogue",
+        "where",
+    },
     {"adaptive", "seen"},
     {"contract", "plugins", "judge", "access", "samples", "machine", "choose"},
     {
@@ -29,7 +40,7 @@ LAYERS = (
     },
     {"work", "standing", "trial", "stock", "probe"},
     {"suite", "plan", "execute", "store", "summary", "diagnose", "gate", "report"},
-    {"prepare", "doctor"},
+    {"prepare", "doctor", "history"},
     {"run"},
     {"cli"},
     {"__main__"},

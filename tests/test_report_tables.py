@@ -190,7 +190,7 @@ def test_per_class_leaves_out_what_a_finding_made_invalid(tmp_path: Path) -> Non
 
 def test_the_specs_name_what_they_write() -> None:
     files = {spec.name: spec.files for spec in robeval_reporters()}
-    assert set(files) == {"html", "markdown", "csv", "parquet"}
+    assert set(files) == {"html", "markdown", "junit", "model-card", "csv", "parquet"}
     assert files["parquet"] == ("tables/samples.parquet",)
     assert [spec.name for spec in robeval_analyses()] == ["per-class", "corruption-table"]
 

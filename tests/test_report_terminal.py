@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -60,12 +61,74 @@ def test_plain_lines_are_aligned_ascii_and_whole(run: FakeRun) -> None:
 def test_both_forms_end_with_verdict_and_report(run: FakeRun) -> None:
     for tty in (False, True):
         lines = shown(run, tty=tty).splitlines()
-        assert "FAIL" in lines[-2]
-        assert "Gate 'worst' fails" in lines[-2]
+        assert "FAIL" in lines[-3]
+        assert "Gate 'worst' fails" in lines[-3]
+        assert "(exit 1)" in lines[-3]
+        assert lines[-2].startswith("next: ")
         assert str(run.path) in lines[-1]
     (run.path).mkdir(exist_ok=True)
     (run.path / "report.html").touch()
     assert terminal.lines(run)[-1].endswith("report.html")
+
+
+def test_why_a_gate_does_not_pass_stands_below_the_table_with_its_line(tmp_path: Path) -> None:
+    gates = [
+        rule("passes", attack="fgsm", model="robust", eps=eps("8/255"), minimum=0.1),
+        rule("open", attack="fgsm", model="robust", eps=eps("8/255"), minimum=0.97),
+        rule("void", attack="nothing", minimum=0.5),
+        rule("fails", attack="fgsm", model="undefended", eps=eps("0.3"), minimum=0.99),
+    ]
+    lines = terminal.lines(world(tmp_path / "x", n=100, gates=gates))
+    why = [line for line in lines if line.endswith("(suite.yaml:12:3)")]
+    assert [line.split(":")[0] for line in why] == ["FAIL", "INVALID", "INCONCLUSIVE"]
+    assert [name in line for name, line in zip(("fails", "void", "open"), why, strict=True)] == [
+        True,
+        True,
+        True,
+    ]
+    assert "samples would decide" in why[2]
+    table = [line for line in lines if line.startswith(("open ", "void ", "fails ", "passes "))]
+    assert len(table) == 4
+    assert max(map(len, table)) < 120
+
+
+@pytest.mark.parametrize(
+    ("code", "step"),
+    [
+        (0, None),
+        (1, "complete"),
+        (4, "--resume --retry-errors"),
+        (6, "what it asks for"),
+        (7, "--retry-errors"),
+        (8, "error findings above"),
+    ],
+)
+def test_the_next_step_follows_from_the_exit_code(
+    run: FakeRun, code: int, step: str | None
+) -> None:
+    assert run.verdict is not None
+    judged = dataclasses.replace(run, verdict=dataclasses.replace(run.verdict, exit_code=code))
+    for shown_lines in (terminal.lines(judged), shown(judged, tty=True).splitlines()):
+        steps = [line for line in shown_lines if line.startswith("next: ")]
+        assert len(steps) == (step is not None)
+        assert step is None or step in steps[0]
+
+
+def test_errors_of_the_measurement_come_before_warnings(tmp_path: Path) -> None:
+    findings = [
+        Finding(id=kind, severity=kind, message=f"about {kind}", advice=f"mend {kind}", cells=())
+        for kind in ("note", "warning", "error")
+    ]
+    run = world(tmp_path / "x", n=10, findings=findings)
+    for lines in (terminal.lines(run), shown(run, tty=True).splitlines()):
+        plain_lines = [re.sub(r"\x1b\[[\d;]*m", "", line) for line in lines]
+        said = [line.strip() for line in plain_lines if " about " in line or "mend" in line]
+        assert said == [
+            "error: about error",
+            "help: mend error",
+            "warning: about warning",
+            "help: mend warning",
+        ]
 
 
 def test_a_terminal_gets_tables(run: FakeRun) -> None:

@@ -23,7 +23,7 @@ from tests.small_suite import (
 def test_a_small_suite_with_its_defaults() -> None:
     found = read(BASE)
     assert (found.name, found.seed, found.controls) == ("s", 0, "auto")
-    assert found.reports == ("html", "markdown", "csv", "parquet")
+    assert found.reports == ("html", "markdown", "junit", "csv", "parquet")
     (entry,) = found.attacks
     assert (entry.norm, entry.source, entry.target, entry.repeats) == ("linf", None, None, 1)
     assert [(eps.value, eps.text) for eps in entry.eps] == [

@@ -1,4 +1,4 @@
-"""The reporters that ship with robeval: HTML, Markdown and the tables."""
+"""The reporters that ship with robeval: HTML, Markdown, JUnit, a model card and the tables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from robustbench_lite import ReporterSpec, hookimpl
 
 @hookimpl
 def robeval_reporters() -> Iterable[ReporterSpec]:
-    """html, markdown, csv and parquet; each is imported only when a run writes it."""
+    """What a run can write; each is imported only when one writes it."""
     return [
         ReporterSpec(
             name="html",
@@ -22,6 +22,18 @@ def robeval_reporters() -> Iterable[ReporterSpec]:
             implementation="robustbench_lite.report.markdown:write",
             summary="verdict, gates and table for a pull request or a CI summary",
             files=("summary.md",),
+        ),
+        ReporterSpec(
+            name="junit",
+            implementation="robustbench_lite.report.junit:write",
+            summary="gates and cells as test cases, for the test page of a CI server",
+            files=("junit.xml",),
+        ),
+        ReporterSpec(
+            name="model-card",
+            implementation="robustbench_lite.report.model_card:write",
+            summary="the valid numbers as Hugging Face's model-index",
+            files=("model-card.yaml", "model-cards"),
         ),
         ReporterSpec(
             name="csv",

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from ..types import CLEAN, WORST_CASE, Finding, GateResult, Row, Summary
 from .view import FinishedRun, summary_of, write_text
 from .words import (
-    NOTHING,
     SIGNS,
     attack_name,
     budget,
     decided_by,
-    interval,
+    gate_limits,
+    gate_value,
     overall,
     percent,
     plain,
@@ -21,8 +22,13 @@ from .words import (
     told,
 )
 
-MOST_ROWS = 300  # a CI summary page is cut at 1 MiB
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$@:>])")
+PAGE = 1024 * 1024  # bytes; of a longer summary GitHub shows nothing at all
+MOST_ROWS = 300
+_MARGIN = 4096  # for headings and notes
+_SHARES = {"gates": 0.35, "results": 0.35, "findings": 0.3}  # of the page
+_GRAVEST = ("FAIL", "INVALID", "INCONCLUSIVE", "PASS")
+_LONGEST = 600  # characters of a name or reason
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$@:>]|(?<=www)\.)")
 
 
 def write(run: FinishedRun) -> None:
@@ -30,74 +36,122 @@ def write(run: FinishedRun) -> None:
     write_text(run.path / "summary.md", text(run))
 
 
-def text(run: FinishedRun) -> str:
-    """The summary of a run as Markdown; every name is escaped."""
+def append(run: FinishedRun, page: Path) -> None:
+    """Append the summary to a page that may hold more already, in all less than GitHub shows."""
+    room = PAGE - (page.stat().st_size if page.is_file() else 0)
+    with page.open("a", encoding="utf-8", newline="\n") as stream:
+        stream.write(text(run, room))
+
+
+def text(run: FinishedRun, most: int = PAGE) -> str:
+    """The summary of a run as Markdown of less than `most` bytes; every name is escaped.
+
+    What does not fit is cut line by line, the least important last, and a note says how much.
+    """
     summary = summary_of(run)
     word = overall(run.verdict)
     sentence = run.verdict.sentence if run.verdict else "This run was not judged."
     files = "`report.html`, `tables/cells.csv`, `tables/metrics.csv`, `tables/samples.parquet`"
+    room = {name: int(share * (most - _MARGIN)) for name, share in _SHARES.items()}
     parts = [
         f"# {SIGNS[word]} {word}: {escaped(run.plan.suite)}",
         escaped(sentence),
-        *_gates(run.verdict.gates if run.verdict else ()),
-        *_cells(summary),
-        *_findings(summary.findings),
+        *_gates(run.verdict.gates if run.verdict else (), room["gates"]),
+        *_cells(summary, room["results"]),
+        *_findings(summary.findings, room["findings"]),
         f"Run: {_code(run.path.name)} &middot; files: {files}, `manifest.json`",
     ]
-    return "\n\n".join(parts) + "\n"
+    whole = "\n\n".join(parts) + "\n"
+    return whole if size(whole) < most else _tiny(parts, most)
+
+
+def size(text: str) -> int:
+    """Bytes of a text in UTF-8."""
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
+def _tiny(parts: Sequence[str], most: int) -> str:
+    """The heading and the sentence alone, or nothing where even they do not fit."""
+    short = f"{parts[0]}\n\n{parts[1]}\n\nThe rest did not fit; it is in `summary.md`.\n"
+    return short if size(short) < most else ""
 
 
 def escaped(name: str) -> str:
-    """A name as Markdown text on one line: no markup, no HTML, no mention, no table bar."""
-    line = plain(name).replace("&", "&amp;").replace("<", "&lt;")
+    """A name as Markdown text on one line: no markup, no HTML, mention, link or table bar."""
+    line = plain(name if len(name) <= _LONGEST else f"{name[:_LONGEST]} ...")
+    line = line.replace("&", "&amp;").replace("<", "&lt;")
     return _SPECIAL.sub(r"\\\1", line)
 
 
 def _code(name: str) -> str:
-    return f"`{plain(name).replace('`', '')}`"
+    return f"`{plain(name[:_LONGEST]).replace('`', '')}`"
 
 
-def _table(head: Sequence[str], rows: Iterator[Sequence[str]], right: set[int]) -> str:
+def _table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], right: set[int], room: int
+) -> tuple[str, int]:
+    """A table of at most `room` bytes, and how many rows were left out."""
     rule = ["---:" if at in right else "---" for at in range(len(head))]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *rows))
+    lines = [f"| {' | '.join(line)} |" for line in (head, rule, *rows)]
+    kept = _fitting(lines, room)
+    return "\n".join(kept), len(lines) - len(kept)
 
 
-def _gates(results: Sequence[GateResult]) -> list[str]:
+def _fitting(lines: Sequence[str], room: int) -> list[str]:
+    kept: list[str] = []
+    for line in lines:
+        room -= size(line) + 1
+        if room < 0:
+            break
+        kept.append(line)
+    return kept
+
+
+def _gates(results: Sequence[GateResult], room: int) -> list[str]:
     if not results:
         return []
     head = ("", "gate", "on", "value", "limits", "wanted", "n", "why")
-    return ["## Gates", _table(head, map(_gate_line, results), {3, 4, 6})]
+    order = sorted(results, key=lambda result: _GRAVEST.index(result.status))
+    table, left = _table(head, map(_gate_line, order), {3, 4, 6}, room)
+    note = [f"{left:,} more lines are in `gates.json`."] if left else []
+    return ["## Gates", table, *note]
 
 
 def _gate_line(result: GateResult) -> Sequence[str]:
-    limits = NOTHING
-    if result.low is not None and result.high is not None:
-        limits = f"[{interval(result.low, result.high)}]"
     return (
         f"{SIGNS[result.status]} {result.status}",
         escaped(result.gate),
         escaped(f"{result.metric}: {result.subject}" if result.subject else result.metric),
-        percent(result.value),
-        limits,
+        gate_value(result),
+        gate_limits(result),
         escaped(result.threshold),
         f"{result.n:,}",
         escaped(decided_by(result)),
     )
 
 
-def _cells(summary: Summary) -> list[str]:
-    rows = list(summary.rows)
+def _cells(summary: Summary, room: int) -> list[str]:
+    rows = _by_model(summary.rows)
     note = (
         "Robust accuracy is what is correct and unbroken, of all samples, with its 95 % interval."
         " Under an attack it is an upper bound: a stronger attack can only lower it."
     )
     if len(rows) > MOST_ROWS:
         kept = [row for row in rows if row.attack in (CLEAN, WORST_CASE) or row.status != "ok"]
-        kept = kept[:MOST_ROWS]
-        note += f" {len(rows) - len(kept):,} more rows are in `tables/cells.csv`."
-        rows = kept
+        rows = kept[:MOST_ROWS]
     head = ("model", "dataset", "attack", "eps", "robust accuracy", "broken of correct")
-    return ["## Results", _table(head, map(_cell_line, rows), {4, 5}), note]
+    table, left = _table(head, map(_cell_line, rows), {4, 5}, room)
+    left += len(summary.rows) - len(rows)
+    if left:
+        note += f" {left:,} more rows are in `tables/cells.csv`."
+    return ["## Results", table, note]
+
+
+def _by_model(rows: Sequence[Row]) -> list[Row]:
+    """The rows of a model together, in the order of the plan."""
+    places = list(dict.fromkeys((row.model, row.dataset) for row in rows))
+    order = {place: at for at, place in enumerate(places)}
+    return sorted(rows, key=lambda row: order[row.model, row.dataset])
 
 
 def _cell_line(row: Row) -> Sequence[str]:
@@ -116,11 +170,15 @@ def _cell_line(row: Row) -> Sequence[str]:
     )
 
 
-def _findings(findings: Sequence[Finding]) -> list[str]:
+def _findings(findings: Sequence[Finding], room: int) -> list[str]:
     if not findings:
         return []
+    order = ("error", "warning", "note")
     items = [
         f"- **{finding.severity}** {escaped(told(finding))}. To do: {escaped(finding.advice)}."
-        for finding in findings
+        for finding in sorted(findings, key=lambda finding: order.index(finding.severity))
     ]
-    return ["## Findings", "\n".join(items)]
+    kept = _fitting(items, room)
+    left = len(items) - len(kept)
+    note = [f"{left:,} more are in `findings.json`."] if left else []
+    return ["## Findings", "\n".join(kept), *note]

@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..types import CLEAN, WORST_CASE, GateResult, Row, Summary
+from ..types import (
+    CLEAN,
+    WORST_CASE,
+    GateResult,
+    GateStatus,
+    Row,
+    Severity,
+    Summary,
+    Verdict,
+)
 from .view import FinishedRun, summary_of
 from .words import (
     NOTHING,
@@ -15,6 +24,8 @@ from .words import (
     budget,
     count,
     decided_by,
+    gate_limits,
+    gate_value,
     interval,
     overall,
     percent,
@@ -35,6 +46,14 @@ _COLOURS = {
     "INCONCLUSIVE": "yellow",
     "INVALID": "magenta",
     "NOT JUDGED": "cyan",
+}
+_GRAVEST: tuple[GateStatus, ...] = ("FAIL", "INVALID", "INCONCLUSIVE")
+_STEPS = {
+    1: "the evidence is complete, so another try gives the same; look at the broken samples",
+    4: "run the same command with --resume --retry-errors; finished cells are kept",
+    6: "give each undecided gate what it asks for, then run again; finished cells are kept",
+    7: "put right what is named above, then run the same command with --retry-errors",
+    8: "act on the error findings above; no rate of an invalid cell can be trusted",
 }
 
 
@@ -61,16 +80,18 @@ def render(run: FinishedRun, console: Console, *, tty: bool | None = None) -> No
     from rich.text import Text
 
     for grid in _grids(run):
-        console.print(_rich(grid))
+        console.print(rich_table(grid))
     if left := _left_out(summary_of(run)):
         console.print(Text(left, style="dim"))
-    for finding in summary_of(run).findings:
-        if finding.severity != "note":
-            console.print(Text(plain(f"{finding.severity}: {told(finding)}"), style="yellow"))
+    for status, text in _reasons(run.verdict):
+        console.print(Text(text, style=_COLOURS[status]))
+    for severity, text in _warnings(summary_of(run)):
+        console.print(Text(text, style="magenta" if severity == "error" else "yellow"))
     word = overall(run.verdict)
-    sentence = run.verdict.sentence if run.verdict else "This run was not judged."
     verdict = Text(f" {SIGNS[word]} {word} ", style=f"bold reverse {_COLOURS[word]}")
-    console.print(verdict, Text(plain(sentence), style="bold"))
+    console.print(verdict, Text(_sentence(run.verdict), style="bold"))
+    if step := _next(run):
+        console.print(Text(step))
     console.print(Text(f"report: {_where(run)}"), soft_wrap=True)
 
 
@@ -79,17 +100,56 @@ def lines(run: FinishedRun) -> list[str]:
     summary = summary_of(run)
     found: list[str] = []
     for grid in _grids(run):
-        found += [*_aligned(grid), ""]
+        found += [*aligned(grid), ""]
     if left := _left_out(summary):
         found += [left, ""]
-    for finding in summary.findings:
-        if finding.severity != "note":
-            found.append(plain(f"{finding.severity}: {told(finding)}"))
-            found.append(plain(f"  help: {finding.advice}"))
-    sentence = run.verdict.sentence if run.verdict else "This run was not judged."
-    found.append(plain(f"verdict: {overall(run.verdict)}: {sentence}"))
+    for blocks in (_reasons(run.verdict), _warnings(summary)):
+        if blocks:
+            found += [*(line for _, text in blocks for line in text.split("\n")), ""]
+    found.append(f"verdict: {overall(run.verdict)}: {_sentence(run.verdict)}")
+    if step := _next(run):
+        found.append(step)
     found.append(f"report: {_where(run)}")
     return found
+
+
+def _sentence(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return "This run was not judged."
+    return plain(f"{verdict.sentence} (exit {verdict.exit_code})")
+
+
+def _next(run: FinishedRun) -> str:
+    """What to do about a verdict that does not let the model pass, "" about one that does."""
+    code = run.verdict.exit_code if run.verdict else 0
+    if code == 4 and summary_of(run).partial:
+        return ""  # the sentence says it
+    return f"next: {_STEPS[code]}" if code in _STEPS else ""
+
+
+def _reasons(verdict: Verdict | None) -> list[tuple[GateStatus, str]]:
+    """Why gates do not pass, each with its line of the suite, the gravest first."""
+    bad = [gate for gate in (verdict.gates if verdict else ()) if gate.status in _GRAVEST]
+    found: list[tuple[GateStatus, str]] = []
+    for gate in sorted(bad, key=lambda gate: _GRAVEST.index(gate.status)):
+        subject = f", {gate.subject}" if gate.subject else ""
+        said = f"{gate.status}: gate '{gate.gate}'{subject}: {decided_by(gate)} ({gate.where})"
+        found.append((gate.status, plain(said)))
+    return found
+
+
+def _warnings(summary: Summary) -> list[tuple[Severity, str]]:
+    """Errors and warnings about the measurement, errors first, with what to do."""
+    found = [finding for finding in summary.findings if finding.severity != "note"]
+    return [
+        (
+            finding.severity,
+            plain(f"{finding.severity}: {told(finding)}")
+            + "\n"
+            + plain(f"  help: {finding.advice}"),
+        )
+        for finding in sorted(found, key=lambda finding: finding.severity != "error")
+    ]
 
 
 def _where(run: FinishedRun) -> str:
@@ -152,29 +212,26 @@ def _cell_line(row: Row) -> tuple[str, ...]:
 def _gates(results: Sequence[GateResult]) -> Grid:
     return Grid(
         title="gates",
-        head=("gate", "status", "on", "value", "limits", "wanted", "n", "why"),
+        head=("gate", "status", "on", "value", "limits", "wanted", "n"),
         rows=tuple(_gate_line(result) for result in results),
         right=frozenset({3, 4, 6}),
     )
 
 
 def _gate_line(result: GateResult) -> tuple[str, ...]:
-    limits = NOTHING
-    if result.low is not None and result.high is not None:
-        limits = f"[{interval(result.low, result.high)}]"
     return (
         plain(result.gate),
         result.status,
         plain(f"{result.metric}: {result.subject}" if result.subject else result.metric),
-        percent(result.value),
-        limits,
+        gate_value(result),
+        gate_limits(result),
         result.threshold,
         f"{result.n:,}",
-        "" if result.status == "PASS" else plain(decided_by(result)),
     )
 
 
-def _aligned(grid: Grid) -> list[str]:
+def aligned(grid: Grid) -> list[str]:
+    """A grid as plain lines: its title, its head, its rows."""
     table = [grid.head, *grid.rows]
     ascii_table = [[cell.replace(NOTHING, "-") for cell in line] for line in table]
     widths = [max(len(line[at]) for line in ascii_table) for at in range(len(grid.head))]
@@ -188,7 +245,8 @@ def _aligned(grid: Grid) -> list[str]:
     return found
 
 
-def _rich(grid: Grid) -> Table:
+def rich_table(grid: Grid) -> Table:
+    """A grid as a rich table; no cell is read as markup."""
     from rich import box
     from rich.table import Table
     from rich.text import Text

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from typing import Protocol
 
 from ..types import NO_NORM, Finding, GateResult, Rate, Row, Verdict
 
+DISTANCE = "median_distance"
+DIFFERENCE = "run - baseline"  # how the threshold of a gate against a baseline begins
 SIGNS = {
     "PASS": "✓",
     "COMPLETE": "✓",
@@ -108,6 +111,60 @@ def cell(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """One line without control or direction-changing characters, safe for a terminal."""
-    kept = ("" if unicodedata.category(c) in ("Cc", "Cf") else c for c in text.replace("\n", " "))
+    """One line without control characters, direction changes or lone surrogates."""
+    kept = (
+        "" if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c for c in text.replace("\n", " ")
+    )
     return "".join(kept)
+
+
+class Judged(Protocol):
+    """What of a gate's result decides how its number is said."""
+
+    @property
+    def metric(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def threshold(self) -> str:
+        """What was wanted."""
+        ...
+
+    @property
+    def value(self) -> float | None:
+        """The measured number."""
+        ...
+
+    @property
+    def low(self) -> float | None:
+        """Its lower limit."""
+        ...
+
+    @property
+    def high(self) -> float | None:
+        """Its upper limit."""
+        ...
+
+
+def gate_value(result: Judged) -> str:
+    """A gate's measured number in its own unit: a share, a difference in points, a distance."""
+    if result.metric == DISTANCE:
+        return number(result.value, 4)
+    if result.value is not None and is_difference(result):
+        return f"{100 * result.value:+.1f} points"
+    return percent(result.value)
+
+
+def gate_limits(result: Judged) -> str:
+    """Its limits as `[78.0, 96.2]`, in the unit of `gate_value`, or a dash."""
+    if result.low is None or result.high is None:
+        return NOTHING
+    if result.metric == DISTANCE:
+        return f"[{result.low:.4g}, {result.high:.4g}]"
+    return f"[{interval(result.low, result.high)}]"
+
+
+def is_difference(result: Judged) -> bool:
+    """Whether its number is a difference from a baseline."""
+    return result.threshold.startswith(DIFFERENCE)

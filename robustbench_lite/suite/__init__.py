@@ -36,7 +36,7 @@ from .suitefile import Tree, read_text, read_tree
 from .waivers import read_waiver
 
 MAX_SEED = 2**63 - 1
-DEFAULT_REPORTS = ("html", "markdown", "csv", "parquet")
+DEFAULT_REPORTS = ("html", "markdown", "junit", "csv", "parquet")
 
 E = TypeVar("E")
 
