@@ -33,7 +33,8 @@ are those of the suite language; `robeval schema` has them with their bounds.
 
 *Leaves*: what the standard and the robust quickstart model still get right of 20 digits under the
 attack with its defaults, at this norm and eps, by `robeval run suites/every-attack.yaml`. So few
-digits do not rank attacks; [the comparisons](../benchmarks/README.md) use many.
+digits do not rank attacks; [the comparisons](../benchmarks/README.md) use many. *Not valid*: the run
+gives no number, because an attack without gradients broke many of the digits that this one left.
 """
 
 
@@ -78,7 +79,8 @@ def _found() -> dict[str, str]:
     for (attack, model), row in rows.items():
         if model == "standard":
             left = [_percent(rows[attack, name]) for name in ("standard", "robust")]
-            budget = f"{row['norm']} {row['eps_text']}" if row["norm"] else f"eps {row['eps_text']}"
+            measure = "strength" if row["norm"] == "none" else row["norm"]
+            budget = f"{measure} {row['eps_text']}"
             found[attack] = f"{budget}: {', '.join(left)}"
     return found
 
