@@ -12,8 +12,20 @@ import robustbench_lite
 ROOT = Path(robustbench_lite.__file__).parent
 LAYERS = (
     {"_version", "errors", "types"},
-    {"hookspecs", "params", "losses", "norms", "rng", "stats", "records", "words", "catalogue"},
-    {"adaptive", "seen"},
+    {
+        "hookspecs",
+        "params",
+        "losses",
+        "norms",
+        "rng",
+        "stats",
+        "records",
+        "words",
+        "catalogue",
+        "metrics",
+        "paired",
+    },
+    {"adaptive", "seen", "bits"},
     {"contract", "plugins", "judge", "access", "samples", "machine", "choose"},
     {
         "craft",
