@@ -61,7 +61,7 @@ def render(run: FinishedRun, console: Console, *, tty: bool | None = None) -> No
     from rich.text import Text
 
     for grid in _grids(run):
-        console.print(_rich(grid))
+        console.print(rich_table(grid))
     if left := _left_out(summary_of(run)):
         console.print(Text(left, style="dim"))
     for finding in summary_of(run).findings:
@@ -79,7 +79,7 @@ def lines(run: FinishedRun) -> list[str]:
     summary = summary_of(run)
     found: list[str] = []
     for grid in _grids(run):
-        found += [*_aligned(grid), ""]
+        found += [*aligned(grid), ""]
     if left := _left_out(summary):
         found += [left, ""]
     for finding in summary.findings:
@@ -174,7 +174,8 @@ def _gate_line(result: GateResult) -> tuple[str, ...]:
     )
 
 
-def _aligned(grid: Grid) -> list[str]:
+def aligned(grid: Grid) -> list[str]:
+    """A grid as plain lines: its title, its head, its rows."""
     table = [grid.head, *grid.rows]
     ascii_table = [[cell.replace(NOTHING, "-") for cell in line] for line in table]
     widths = [max(len(line[at]) for line in ascii_table) for at in range(len(grid.head))]
@@ -188,7 +189,8 @@ def _aligned(grid: Grid) -> list[str]:
     return found
 
 
-def _rich(grid: Grid) -> Table:
+def rich_table(grid: Grid) -> Table:
+    """A grid as a rich table; no cell is read as markup."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
