@@ -6,6 +6,7 @@ CLEAN_ACCURACY = "clean_accuracy"
 WORST = "worst_case_robust_accuracy"
 CONFIDENCE = "confidence_on_mistakes"
 DISTANCE = "median_distance"
+DIFFERENCE = "run - baseline"  # how the threshold of a max_drop gate begins
 
 PAIRED = (CLEAN_ACCURACY, "robust_accuracy", WORST)
 """Shares of all samples, which two runs can be compared on sample by sample."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..metrics import PAIRED
+from ..metrics import DIFFERENCE, PAIRED
 from ..stats import holm_levels
 from ..types import Gate, GateStatus
 from .claims import Claim, Lack
@@ -54,7 +54,7 @@ def bounds(gate: Gate) -> tuple[float | None, float | None]:
 def threshold(gate: Gate) -> str:
     """The bounds as text, "" if the gate has none that it could decide on."""
     if gate.max_drop is not None:
-        return f"run - baseline >= {-gate.max_drop:.6g}" if gate.metric in PAIRED else ""
+        return f"{DIFFERENCE} >= {-gate.max_drop:.6g}" if gate.metric in PAIRED else ""
     signs = ((">=", gate.minimum), ("<=", gate.maximum))
     return ", ".join(f"{sign} {bound:.6g}" for sign, bound in signs if bound is not None)
 

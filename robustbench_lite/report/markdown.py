@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from ..types import CLEAN, WORST_CASE, Finding, GateResult, Row, Summary
 from .view import FinishedRun, summary_of, write_text
 from .words import (
-    NOTHING,
     SIGNS,
     attack_name,
     budget,
     decided_by,
-    interval,
+    gate_limits,
+    gate_value,
     overall,
     percent,
     plain,
@@ -70,15 +70,12 @@ def _gates(results: Sequence[GateResult]) -> list[str]:
 
 
 def _gate_line(result: GateResult) -> Sequence[str]:
-    limits = NOTHING
-    if result.low is not None and result.high is not None:
-        limits = f"[{interval(result.low, result.high)}]"
     return (
         f"{SIGNS[result.status]} {result.status}",
         escaped(result.gate),
         escaped(f"{result.metric}: {result.subject}" if result.subject else result.metric),
-        percent(result.value),
-        limits,
+        gate_value(result),
+        gate_limits(result),
         escaped(result.threshold),
         f"{result.n:,}",
         escaped(decided_by(result)),

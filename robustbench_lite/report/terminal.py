@@ -15,6 +15,8 @@ from .words import (
     budget,
     count,
     decided_by,
+    gate_limits,
+    gate_value,
     interval,
     overall,
     percent,
@@ -159,15 +161,12 @@ def _gates(results: Sequence[GateResult]) -> Grid:
 
 
 def _gate_line(result: GateResult) -> tuple[str, ...]:
-    limits = NOTHING
-    if result.low is not None and result.high is not None:
-        limits = f"[{interval(result.low, result.high)}]"
     return (
         plain(result.gate),
         result.status,
         plain(f"{result.metric}: {result.subject}" if result.subject else result.metric),
-        percent(result.value),
-        limits,
+        gate_value(result),
+        gate_limits(result),
         result.threshold,
         f"{result.n:,}",
         "" if result.status == "PASS" else plain(decided_by(result)),

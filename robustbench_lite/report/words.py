@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 
+from ..metrics import DIFFERENCE, DISTANCE
 from ..types import NO_NORM, Finding, GateResult, Rate, Row, Verdict
 
 SIGNS = {
@@ -111,3 +112,26 @@ def plain(text: str) -> str:
     """One line without control or direction-changing characters, safe for a terminal."""
     kept = ("" if unicodedata.category(c) in ("Cc", "Cf") else c for c in text.replace("\n", " "))
     return "".join(kept)
+
+
+def gate_value(result: GateResult) -> str:
+    """A gate's measured number in its own unit: a share, a difference in points, a distance."""
+    if result.metric == DISTANCE:
+        return number(result.value, 4)
+    if result.value is not None and is_difference(result):
+        return f"{100 * result.value:+.1f} points"
+    return percent(result.value)
+
+
+def gate_limits(result: GateResult) -> str:
+    """Its limits as `[78.0, 96.2]`, in the unit of `gate_value`, or a dash."""
+    if result.low is None or result.high is None:
+        return NOTHING
+    if result.metric == DISTANCE:
+        return f"[{result.low:.4g}, {result.high:.4g}]"
+    return f"[{interval(result.low, result.high)}]"
+
+
+def is_difference(result: GateResult) -> bool:
+    """Whether its number is a difference from a baseline."""
+    return result.threshold.startswith(DIFFERENCE)
