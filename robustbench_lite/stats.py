@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 from scipy import stats as scipy_stats
 
 from .types import Rate
@@ -46,7 +47,7 @@ def lower_limit(count: int, n: int, confidence: float = 0.95) -> float:
     _check(count, n)
     if count == 0:
         return 0.0
-    return float(scipy_stats.beta.ppf(1 - confidence, count, n - count + 1))
+    return float(special.betaincinv(count, n - count + 1, 1 - confidence))
 
 
 def upper_limit(count: int, n: int, confidence: float = 0.95) -> float:
@@ -54,7 +55,7 @@ def upper_limit(count: int, n: int, confidence: float = 0.95) -> float:
     _check(count, n)
     if count == n:
         return 1.0
-    return float(scipy_stats.beta.ppf(confidence, count + 1, n - count))
+    return float(special.betaincinv(count + 1, n - count, confidence))
 
 
 def rate(count: int, n: int) -> Rate:
@@ -159,8 +160,8 @@ def samples_to_decide(
     good, bad = (value, threshold) if value > threshold else (1 - value, 1 - threshold)
 
     def decides(n: int) -> bool:
-        most_if_bad = scipy_stats.binom.ppf(confidence, n, bad)
-        return bool(scipy_stats.binom.sf(most_if_bad, n, good) >= power)
+        most_if_bad = _binomial_quantile(confidence, n, bad)
+        return most_if_bad < n and bool(special.bdtrc(most_if_bad, n, good) >= power)
 
     enough = 1
     while not decides(enough):
@@ -190,6 +191,12 @@ def sprt(
     if evidence <= math.log(beta / (1 - alpha)):
         return "reject"
     return "continue"
+
+
+def _binomial_quantile(probability: float, n: int, p: float) -> float:
+    """Smallest count that is not exceeded with that probability; scipy's, without its checks."""
+    count = math.ceil(special.bdtrik(probability, n, p)) if 0 < p < 1 else n * p
+    return count - 1.0 if count and special.bdtr(count - 1, n, p) >= probability else float(count)
 
 
 def _quantile(probability: float) -> float:

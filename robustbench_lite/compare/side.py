@@ -120,7 +120,7 @@ def of_run(name: str, run: Stored, summary: Summary) -> Side:
         name=name,
         lines=tuple(lines),
         pools=reader.pools,
-        models={model: dict(run.plan.models[model].files) for model in judged},
+        models={model: _files(run.plan.models.get(model)) for model in judged},
         provenance=_provenance(run.manifest),
         partial=summary.partial,
     )
@@ -128,8 +128,11 @@ def of_run(name: str, run: Stored, summary: Summary) -> Side:
 
 def judged_models(plan: Plan) -> list[str]:
     """The models that a plan judges, in its order; sources alone are not among them."""
-    names = dict.fromkeys(cell.model for cell in plan.cells)
-    return [name for name in names if name in plan.models]
+    return list(dict.fromkeys(cell.model for cell in plan.cells))
+
+
+def _files(model: Component | None) -> dict[str, str]:
+    return {} if model is None else dict(model.files)
 
 
 def _line(row: Row, threat: Mapping[str, Json], reader: _Reader) -> Line:
@@ -269,7 +272,7 @@ def _content(model: Component | None) -> Json:
     """The files of a surrogate; its content id where it has none."""
     if model is None:
         return None
-    return dict(model.files) or model.content
+    return _files(model) or model.content
 
 
 def _provenance(manifest: Mapping[str, Json]) -> dict[str, Json]:

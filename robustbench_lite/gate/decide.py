@@ -20,7 +20,7 @@ from .evidence import Drop, Evidence
 
 _SMALLEST = 1e-9  # errors below it are as good as none
 _LARGEST = 0.499
-_STEPS = 40  # of bisecting the error on a logarithmic scale
+_STEPS = 30  # of bisecting the error on a logarithmic scale
 
 
 class Levels(NamedTuple):
