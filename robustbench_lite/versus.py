@@ -43,7 +43,7 @@ def side(path: Path) -> Side:
 
 def file_of(name: str) -> Path:
     """Where the baseline of a name is kept, from the working directory."""
-    if not name or Path(name).name != name:
+    if name in ("", "..") or Path(name).name != name:
         raise UsageError(f"'{name}' cannot name a baseline; give a plain name, or a path with -o")
     return FOLDER / f"{name.removesuffix('.json')}.json"
 
@@ -176,7 +176,11 @@ class Baselines:
         kept = self.stored.path / KEPT / str(name)
         if self.override is None and name is not None and kept.is_file():
             return dataclasses.replace(side(kept), name=path.stem)
-        return _absent(path) if find(path) is None else side(path)
+        if find(path) is not None:
+            return side(path)
+        if path == self.override:
+            raise UsageError(f"--baseline: {_absent(path)}")
+        return _absent(path)
 
     def before(self) -> dict[str, Before]:
         """The files that the main baseline had of each model that is judged here."""

@@ -49,6 +49,7 @@ def nan() -> nn.Module:
 def pruned() -> nn.Module:
     """The same classifier blind to the left quarter of the image: a few points worse."""
     model = linear()
+    assert isinstance(model, nn.Sequential)
     layer = model[1]
     assert isinstance(layer, nn.Linear)
     with torch.no_grad():

@@ -248,12 +248,14 @@ def test_rates_of_a_class_have_the_denominators_of_the_whole(metric: str, expect
 # ---------------------------------------------------------------- families
 
 
-def family(kept: Sequence[int], n: int, **own: object) -> list[GateResult]:
+def family(
+    kept: Sequence[int], n: int, for_each: tuple[str, ...] = (), maximum: float | None = None
+) -> list[GateResult]:
     """One gate over as many models, each with its count."""
     cells = [cell("pgd", "0.1", model=f"m{at}") for at in range(len(kept))]
     tables = [samples(count, n) for count in kept]
     whole = summarised(*zip(cells, tables, strict=True))
-    return list(gate.check([rule(minimum=0.8, **own)], whole))
+    return list(gate.check([rule(minimum=0.8, maximum=maximum, for_each=for_each)], whole))
 
 
 def test_without_for_each_nothing_is_corrected() -> None:
