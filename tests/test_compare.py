@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from robustbench_lite import compare, paired, stats
 from robustbench_lite.compare import Side
 from robustbench_lite.compare.side import keys_of
 from robustbench_lite.errors import RobevalError, UsageError
 from robustbench_lite.group import BOX_HIGH, BOX_LOW
+from robustbench_lite.report import changes
 from robustbench_lite.types import Cell, Change, Comparison, Component, Json, Plan, Samples
 from tests.finished_run import FakeRun, cell, eps, result, summarised, table
 
@@ -384,3 +387,42 @@ def test_what_is_not_fit_to_be_a_baseline() -> None:
     aside = dataclasses.replace(whole, lines=(whole.lines[0], skipped))
     assert compare.unfit(aside, "finished") == "", "an attack that cannot run here never will"
     assert "no cell" in compare.unfit(dataclasses.replace(whole, lines=(skipped,)), "finished")
+
+
+# ---------------------------------------------------------------- in words
+
+
+def test_a_comparison_is_told_as_a_table_on_a_terminal() -> None:
+    found = compare.compare(side("old", release(0)), side("new", release(1)))
+    stream = io.StringIO()
+    changes.render(found, Console(file=stream, force_terminal=True, width=200))
+    shown = stream.getvalue()
+    assert "\x1b[" in shown
+    for each in found.changes:
+        assert each.subject in shown
+        assert changes.points(each) in shown
+    assert changes.sentence(found) in shown
+    plain = "\n".join(changes.lines(found))
+    assert "\x1b[" not in plain
+    assert plain.isascii()
+
+
+def test_only_what_is_beyond_chance_counts_as_worse() -> None:
+    """Ten lines of which one broke for sure: Holm over all of them decides, not each alone."""
+    same = compare.compare(side("a", release(0)), side("b", release(0))).changes[0]
+    doubtful = dataclasses.replace(same, head_cell="x", difference=-0.01, p_value=0.03)
+    sure = dataclasses.replace(same, head_cell="y", difference=-0.1, p_value=1e-6)
+    better = dataclasses.replace(same, head_cell="z", difference=0.1, p_value=1e-5)
+    found = Comparison(base="a", head="b", changes=(doubtful, sure, better))
+    assert "1 worse, 1 better, 1 within" in changes.sentence(
+        dataclasses.replace(
+            found, changes=(*found.changes[1:], dataclasses.replace(doubtful, p_value=0.06))
+        )
+    )
+    assert changes.surely(found) == pytest.approx({"x": 0.03, "y": 3e-6, "z": 2e-5})
+    two = Comparison(
+        base="a", head="b", changes=(doubtful, dataclasses.replace(doubtful, head_cell="w"))
+    )
+    assert "0 worse, 0 better, 2 within chance" in changes.sentence(two)
+    told = json.loads(json.dumps(changes.as_json(found)))
+    assert [each["p_holm"] for each in told["changes"]] == pytest.approx([0.03, 3e-6, 2e-5])

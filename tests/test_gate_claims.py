@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from robustbench_lite import gate, paired, stats, summary
+from robustbench_lite import gate, paired, records, stats, summary
 from robustbench_lite.types import Change, Comparison, Gate, GateResult, Samples, Summary
 from tests.finished_run import cell, eps, result, rule, summarised, table
 
@@ -343,3 +345,18 @@ def test_both_bounds_in_a_family_show_the_limits_they_rest_on() -> None:
     failed = gate.check([strict], summarised(*cells))
     assert [each.status for each in failed] == ["FAIL", "FAIL"]
     assert all((each.low or 0) > 0.85 for each in failed)
+
+
+def test_a_stored_gate_is_the_same_gate() -> None:
+    gates = (
+        rule("a", max_drop=0.01, baseline=Path("baselines/main"), for_each=("model", "eps")),
+        rule("b", minimum=0.5, per_class=True, min_samples=7, allow_partial=True, sequential=True),
+        rule("c", maximum=0.5, eps=eps("8/255"), norm="linf"),
+    )
+    stored = json.loads(json.dumps(records.gates_to_json(gates)))
+    assert records.gates_from_json(stored) == gates
+    old = [
+        {k: v for k, v in each.items() if k not in {"baseline", "for_each", "per_class"}}
+        for each in stored[2:]
+    ]
+    assert records.gates_from_json(old) == gates[2:], "as written by an earlier robeval"

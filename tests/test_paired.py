@@ -67,6 +67,10 @@ def test_of_many_samples_it_is_the_usual_interval() -> None:
     assert (low, high) == pytest.approx((-0.002 - half, -0.002 + half), abs=1.2e-4)
 
 
+def test_how_many_samples_show_a_point_where_nothing_broke() -> None:
+    assert paired.lower_limit(0, 0, 268) > -0.01 >= paired.lower_limit(0, 0, 267)
+
+
 def test_without_disagreement_it_is_not_empty() -> None:
     low, high = paired.interval(0, 0, 1000)
     z = norm.ppf(0.975)

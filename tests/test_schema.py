@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +17,8 @@ from robustbench_lite.suite.yamltext import Node, parse
 from robustbench_lite.types import Json
 from tests.small_suite import BASE, REGISTRY, SOURCES, attack, gate, read, told, with_dataset
 
+GATES = re.compile(r"```yaml\n(gates:\n.*?)```", re.DOTALL)
+PAGE = Path(__file__).parents[1] / "docs" / "gate-a-release.md"
 SUITES = sorted((Path(__file__).parents[1] / "suites").glob("**/*.yaml"))
 
 
@@ -126,3 +129,13 @@ def test_the_suites_of_this_repository_are_accepted(path: Path) -> None:
 
 def test_an_empty_registry_has_a_schema_too() -> None:
     jsonschema.Draft7Validator.check_schema(json_schema(plugins.build([])))
+
+
+def test_the_gates_of_the_documentation_are_gates() -> None:
+    attacks = "best: {attack: fgsm, eps: [0.1, 8/255]}, minimal: {attack: fgsm, norm: l2, eps: 1}"
+    base = BASE.replace("  f: {attack: fgsm, eps: [0.1, 8/255]}", f"  {{{attacks}}}")
+    found = GATES.findall(PAGE.read_text(encoding="utf-8"))
+    assert len(found) == 2
+    for text in found:
+        assert accepted(base + text)
+        assert len(read(base + text).gates) >= 3

@@ -15,7 +15,7 @@ from ..errors import UsageError
 from ..types import CLEAN, NO_NORM, Change, Comparison, Norm, Rate
 from ..words import listed
 from .side import Line, Pool, Side
-from .threats import differences
+from .threats import Named, differences
 
 FEWEST = 0.5  # of the smaller side's samples: below it the two are other data
 _NAMED = 3  # reasons that a refusal tells before it only counts them
@@ -76,8 +76,8 @@ def compare(base: Side, head: Side, models: Mapping[str, str] | None = None) -> 
         for was, name in sets.items()
         if was in base.pools and name in head.pools
     }
-    union = _Sides(base, head, names, sets, common)
-    changes = [union.change(old[spot], line) for spot, line in new.items() if spot in old]
+    sides = _Sides(_named(base, names), _named(head, {}), common)
+    changes = [sides.change(old[spot], line) for spot, line in new.items() if spot in old]
     alone = [
         f"only in {side.name}: {subject(line)}"
         for side, lines, other in ((base, old, new), (head, new, old))
@@ -139,14 +139,16 @@ def _common(base: Pool, head: Pool) -> _Common:
     return _Common(positions[:, 0], positions[:, 1], ids)
 
 
+def _named(side: Side, models: Mapping[str, str]) -> Named:
+    return Named(side.name, {line.cell_id: line for line in side.lines}, models)
+
+
 @dataclass(frozen=True, slots=True)
 class _Sides:
-    """Two sides and what is paired between them."""
+    """Two sides and the samples of both."""
 
-    base: Side
-    head: Side
-    models: Mapping[str, str]
-    sets: Mapping[str, str]
+    base: Named
+    head: Named
     common: Mapping[str, _Common]
 
     def change(self, old: Line, new: Line) -> Change:
@@ -174,8 +176,8 @@ class _Sides:
     def _reason(self, old: Line, new: Line, common: _Common | None) -> str:
         for line, side in ((old, self.base), (new, self.head)):
             if line.status != "ok":
-                return f"{line.status} in {side.name}: {line.reason}"
-        found = differences(old, new, self.base, self.head, self.models)
+                return f"{line.status} in {side.side}: {line.reason}"
+        found = differences(old, new, self.base, self.head)
         if found:
             return f"the threat model differs: {'; '.join(found[:_NAMED])}"
         return self._other_data(old, new, common)
@@ -186,8 +188,8 @@ class _Sides:
         if both and both >= FEWEST * min(sizes):
             return ""
         return (
-            f"the data differ: {both:,} samples are in both, of {sizes[0]:,} in {self.base.name}"
-            f" and {sizes[1]:,} in {self.head.name} (by the hash of input and label)"
+            f"the data differ: {both:,} samples are in both, of {sizes[0]:,} in {self.base.side}"
+            f" and {sizes[1]:,} in {self.head.side} (by the hash of input and label)"
         )
 
 

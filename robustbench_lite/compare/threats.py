@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 
 from ..types import Json, Norm
-from .side import Line, Side
+from .side import Line
 
 _Spot = tuple[str, str, Norm | None, Fraction | None]
 
 
-def differences(
-    old: Line, new: Line, base: Side, head: Side, models: Mapping[str, str]
-) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The lines of a side by cell id; `models`: what the head calls its models."""
+
+    side: str
+    lines: Mapping[str, Line]
+    models: Mapping[str, str]
+
+
+def differences(old: Line, new: Line, base: Named, head: Named) -> list[str]:
     """What differs between two lines that stand at the same spot; of unions, member by member."""
     if not old.members and not new.members:
-        return _of_values(old.threat, new.threat, base.name, head.name)
-    before, now = _members(old, base, models), _members(new, head, {})
+        return _of_values(old.threat, new.threat, base.side, head.side)
+    before, now = _members(old, base), _members(new, head)
     alone = [
-        f"only in {side.name}: {_name(spot)}"
-        for side, here, other in ((base, before, now), (head, now, before))
+        f"only in {named.side}: {_name(spot)}"
+        for named, here, other in ((base, before, now), (head, now, before))
         for spot in here
         if spot not in other
     ]
@@ -30,18 +38,16 @@ def differences(
     return [
         f"{_name(spot)}: {each}"
         for spot, line in now.items()
-        for each in _of_values(before[spot].threat, line.threat, base.name, head.name)
+        for each in _of_values(before[spot].threat, line.threat, base.side, head.side)
     ]
 
 
-def _members(line: Line, side: Side, models: Mapping[str, str]) -> dict[_Spot, Line]:
-    wanted = set(line.members)
+def _members(line: Line, named: Named) -> dict[_Spot, Line]:
     found = {}
-    for each in side.lines:
-        if each.cell_id in wanted:
-            own = each.source == each.model
-            source = "" if own else models.get(each.source, each.source)
-            found[each.attack, source, each.norm, each.eps.value if each.eps else None] = each
+    for each in (named.lines[name] for name in line.members):
+        own = each.source == each.model
+        source = "" if own else named.models.get(each.source, each.source)
+        found[each.attack, source, each.norm, each.eps.value if each.eps else None] = each
     return found
 
 
@@ -51,6 +57,8 @@ def _name(spot: _Spot) -> str:
 
 
 def _of_values(old: Mapping[str, Json], new: Mapping[str, Json], base: str, head: str) -> list[str]:
+    if old == new:
+        return []
     before, now = dict(_flat(old)), dict(_flat(new))
     return [
         f"{key} is {_text(before.get(key))} in {base} and {_text(now.get(key))} in {head}"
