@@ -793,7 +793,7 @@ class Change:
 class Comparison:
     """Two runs, change by change, in the head's order; `base` and `head` name them for display.
 
-    `unmatched`: what only one of them has, in words.
+    `unmatched`: what only one of them has, and what else differs (seed, versions), in words.
     """
 
     base: str

@@ -258,6 +258,18 @@ def test_nothing_in_common_is_refused() -> None:
     assert "only in old: candidate on test, pgd linf 0.1" in refused
 
 
+def test_another_seed_or_version_is_told_and_compared() -> None:
+    old, new = release(), release()
+    old = dataclasses.replace(old, manifest={"seed": 0, "versions": {"torch": "2.6", "onnx": "1"}})
+    new = dataclasses.replace(new, manifest={"seed": 1, "versions": {"torch": "2.7", "onnx": "1"}})
+    found = compare.compare(side("old", old), side("new", new))
+    assert found.unmatched == (
+        "measured otherwise: seed is 0 in old and 1 in new",
+        'measured otherwise: versions.torch is "2.6" in old and "2.7" in new',
+    )
+    assert all(not each.reason for each in found.changes)
+
+
 def test_a_line_that_is_not_ok_is_not_compared() -> None:
     old = release()
     gone = {key: rows for key, rows in old.tables.items() if key != PGD[0]}

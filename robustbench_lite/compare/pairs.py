@@ -15,7 +15,7 @@ from ..errors import UsageError
 from ..types import CLEAN, NO_NORM, Change, Comparison, Norm, Rate
 from ..words import listed
 from .side import Line, Pool, Side
-from .threats import Named, differences
+from .threats import Named, circumstances, differences
 
 FEWEST = 0.5  # of the smaller side's samples: below it the two are other data
 _NAMED = 3  # reasons that a refusal tells before it only counts them
@@ -85,7 +85,10 @@ def compare(base: Side, head: Side, models: Mapping[str, str] | None = None) -> 
         if spot not in other
     ]
     return Comparison(
-        base=base.name, head=head.name, changes=tuple(changes), unmatched=tuple(alone)
+        base=base.name,
+        head=head.name,
+        changes=tuple(changes),
+        unmatched=(*alone, *circumstances(base, head)),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from ..types import Json, Norm
-from .side import Line
+from .side import Line, Side
 
 _Spot = tuple[str, str, Norm | None, Fraction | None]
 
@@ -40,6 +40,16 @@ def differences(old: Line, new: Line, base: Named, head: Named) -> list[str]:
         for spot, line in now.items()
         for each in _of_values(before[spot].threat, line.threat, base.side, head.side)
     ]
+
+
+def circumstances(base: Side, head: Side) -> list[str]:
+    """What else differs between two measurements and moves single samples: seed and versions."""
+    told = []
+    for key in ("seed", "versions"):
+        old, new = base.provenance.get(key), head.provenance.get(key)
+        if old is not None and new is not None:
+            told += _of_values({key: old}, {key: new}, base.name, head.name)
+    return [f"measured otherwise: {each}" for each in told]
 
 
 def _members(line: Line, named: Named) -> dict[_Spot, Line]:
