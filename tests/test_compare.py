@@ -19,7 +19,7 @@ from robustbench_lite.compare.side import keys_of
 from robustbench_lite.errors import RobevalError, UsageError
 from robustbench_lite.group import BOX_HIGH, BOX_LOW
 from robustbench_lite.report import changes
-from robustbench_lite.types import Cell, Change, Comparison, Component, Json, Plan, Samples
+from robustbench_lite.types import Cell, Change, Comparison, Component, Finding, Json, Plan, Samples
 from tests.finished_run import FakeRun, cell, eps, result, summarised, table
 
 Tables = dict[Cell, Samples]
@@ -438,3 +438,21 @@ def test_only_what_is_beyond_chance_counts_as_worse() -> None:
     assert "0 worse, 0 better, 2 within chance" in changes.sentence(two)
     told = json.loads(json.dumps(changes.as_json(found)))
     assert [each["p_holm"] for each in told["changes"]] == pytest.approx([0.03, 3e-6, 2e-5])
+
+
+def test_a_worst_case_over_one_surrogate_is_paired_though_one_side_is_invalid() -> None:
+    def transferred(*, ok: bool) -> FakeRun:
+        clean, right = cell("clean"), np.ones(40, dtype=bool)
+        pgd = cell("pgd", "0.1", source="surrogate")
+        made = run({"clean": (clean, table(right, ~right)), "pgd": (pgd, table(right, ~right))})
+        error = Finding(id="x", severity="error", message="bad", advice="", cells=(pgd.id,))
+        found = summarised(
+            (clean, table(right, ~right)),
+            (pgd, table(right, ~right)),
+            findings=() if ok else (error,),
+        )
+        return dataclasses.replace(made, summary=found)
+
+    told = compare.compare(side("old", transferred(ok=True)), side("new", transferred(ok=False)))
+    assert told.unmatched == ()
+    assert by_subject(told)["worst-case linf 0.1"].reason.startswith("invalid in new: ")

@@ -115,7 +115,7 @@ def subject(line: Line) -> str:
 
 
 def _spot(line: Line, models: Mapping[str, str], sets: Mapping[str, str]) -> _Spot:
-    white = line.members or line.source == line.model
+    white = line.source == line.model
     return _Spot(
         models.get(line.model, line.model),
         sets.get(line.dataset, line.dataset),

@@ -69,7 +69,7 @@ class Line:
     """One row of a run. `right`: bool [n], clean-correct and unbroken, in the order of its pool.
 
     `threat`: what an attacker may do and how it was tried, as plain values. `members`: cell ids of
-    a union of cells, whose threats are theirs. `numbers`: its metrics, for display.
+    a union of cells, whose threats are theirs; its `source` is "". `numbers`: its metrics.
     """
 
     cell_id: str
@@ -145,7 +145,7 @@ def _line(row: Row, threat: Mapping[str, Json], reader: _Reader) -> Line:
         model=row.model,
         dataset=row.dataset,
         attack=row.attack,
-        source=row.source,
+        source="" if row.members else row.source,
         norm=row.norm,
         eps=row.eps,
         status=status,
