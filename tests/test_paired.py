@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,3 +168,13 @@ def test_samples_to_decide_do_decide() -> None:
     drawn = rng.multinomial(n, (0.05, 0.05, 0.9), 1000)
     passed = [paired.lower_limit(int(b), int(c), n) > -0.02 for b, c, _ in drawn]
     assert np.mean(passed) == pytest.approx(0.8, abs=0.04)
+
+
+def test_the_sample_sizes_of_the_documentation() -> None:
+    page = Path(__file__).parents[1] / "docs" / "gate-a-release.md"
+    rows = re.findall(r"^\| (\d+) % \| (.+) \|$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [share for share, _ in rows] == ["1", "5", "10"]
+    for share, cells in rows:
+        each = int(share) * 5_000  # of a million, broken and fixed alike
+        found = [paired.samples_to_decide(each, each, 10**6, -d) for d in (0.005, 0.01, 0.02, 0.05)]
+        assert cells.split(" | ") == [f"{n:,}" for n in found]
