@@ -11,6 +11,8 @@ import math
 
 from scipy.stats import norm
 
+from .stats import MOST_SAMPLES
+
 _HALVINGS = 60  # of [-1, 1]: far below the spacing of 1 / n
 
 
@@ -20,7 +22,7 @@ def difference(b: int, c: int, n: int) -> float:
     return (c - b) / n if n else math.nan
 
 
-def score(b: int, c: int, n: int, supposed: float) -> float:
+def score(b: float, c: float, n: int, supposed: float) -> float:
     """How far the difference lies above a `supposed` one, in standard errors under it.
 
     Tango 1998, eq. 8 to 10, the nuisance parameter at its restricted maximum likelihood.
@@ -65,19 +67,34 @@ def samples_to_decide(
 ) -> int | None:
     """About how many samples put the limit of the difference past `bound`, with chance `power`.
 
-    As if the share of discordant pairs and the difference were what they are now, which is too
-    hopeful where no pair disagrees; None where difference and bound are equal.
+    As if the difference and the share of discordant pairs were what they are now (one pair where
+    there is none): the smallest n at which the score of the difference's unlucky quantile decides.
+    None where a thousand million would not do, above all where difference and bound are equal.
     """
-    if n == 0:
-        return None
     found = difference(b, c, n)
-    gap = abs(found - bound)
-    if not gap > 0:
+    if not abs(found - bound) > 0:
         return None
-    z = float(norm.ppf(confidence) + norm.ppf(power))
+    sign = 1 if found > bound else -1
     discordant = max(b + c, 1) / n
-    variance = max(discordant - found**2, 1 / n)
-    return math.ceil(variance * (z / gap) ** 2)
+    spread = float(norm.ppf(power)) * math.sqrt(max(discordant - found**2, 0.0))
+    z = float(norm.ppf(confidence))
+
+    def decides(size: int) -> bool:
+        unlucky = max(-1.0, min(1.0, found - sign * spread / math.sqrt(size)))
+        pairs = max(discordant, abs(unlucky))
+        first, second = size * (pairs - unlucky) / 2, size * (pairs + unlucky) / 2
+        return sign * score(first, second, size, bound) > z
+
+    enough = 1
+    while not decides(enough):
+        enough *= 2
+        if enough > MOST_SAMPLES:
+            return None
+    too_few = enough // 2
+    while enough - too_few > 1:
+        middle = (enough + too_few) // 2
+        enough, too_few = (middle, too_few) if decides(middle) else (enough, middle)
+    return enough
 
 
 def _check(b: int, c: int, n: int) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from robustbench_lite import gate, paired, records, stats, summary
+from robustbench_lite.gate.evidence import Mean, Median
 from robustbench_lite.types import Change, Comparison, Gate, GateResult, Samples, Summary
 from tests.finished_run import cell, eps, result, rule, summarised, table
 
@@ -175,6 +176,25 @@ def test_median_distance_is_over_what_broke_and_in_its_norm() -> None:
     few = samples(3, 5, linf=np.arange(5.0))
     (unknown,) = judged(rule(metric="median_distance", norm="linf", maximum=99), (PGD, few))
     assert (unknown.status, unknown.high) == ("INCONCLUSIVE", np.inf)
+
+
+@pytest.mark.parametrize("bound", [0.31, 0.27, 0.24])
+@pytest.mark.parametrize("kind", ["mean", "median"])
+def test_that_many_values_decide_a_mean_or_a_median(kind: str, bound: float) -> None:
+    rng = np.random.default_rng(7)
+
+    def evidence(values: stats.Values) -> Mean | Median:
+        return Mean(values) if kind == "mean" else Median(values, "l2")
+
+    n = evidence(rng.beta(2, 5, 100_000)).needed(bound, 0.95)
+    assert n is not None
+
+    def decided(size: int) -> float:
+        drawn = [evidence(rng.beta(2, 5, size)) for _ in range(200)]
+        return sum(each.high(0.95) < bound or each.low(0.95) > bound for each in drawn) / 200
+
+    assert decided(n) >= 0.7
+    assert decided(n // 2) <= 0.7
 
 
 def test_what_has_no_mean_or_median_is_invalid() -> None:

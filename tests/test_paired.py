@@ -162,12 +162,30 @@ def test_the_interval_covers_at_small_n_where_walds_does_not(n: int) -> None:
 def test_samples_to_decide_do_decide() -> None:
     assert paired.samples_to_decide(5, 5, 100, 0.0) is None, "no number tells a value from itself"
     assert paired.samples_to_decide(0, 0, 0, -0.01) is None
-    n = paired.samples_to_decide(50, 50, 1000, -0.02)
+    assert paired.samples_to_decide(0, 0, 100, -1e-12) is None
+
+
+@pytest.mark.parametrize(
+    ("b", "c", "bound"),
+    [
+        (50, 50, -0.02),
+        (10, 10, -0.05),
+        (5, 5, -0.05),
+        (100, 20, -0.02),
+        (20, 50, -0.01),
+        (9, 1, 0.0),
+    ],
+)
+def test_that_many_samples_decide_in_four_of_five_runs(b: int, c: int, bound: float) -> None:
+    """Of 1,000 samples; passed where the difference lies above the bound, failed below it."""
+    n = paired.samples_to_decide(b, c, 1000, bound)
     assert n is not None
-    rng = np.random.default_rng(6)
-    drawn = rng.multinomial(n, (0.05, 0.05, 0.9), 1000)
-    passed = [paired.lower_limit(int(b), int(c), n) > -0.02 for b, c, _ in drawn]
-    assert np.mean(passed) == pytest.approx(0.8, abs=0.04)
+    drawn = np.random.default_rng(6).multinomial(n, (b / 1000, c / 1000, 1 - (b + c) / 1000), 1000)
+    if c - b > 1000 * bound:
+        decided = [paired.lower_limit(int(x), int(y), n) > bound for x, y, _ in drawn]
+    else:
+        decided = [paired.upper_limit(int(x), int(y), n) < bound for x, y, _ in drawn]
+    assert np.mean(decided) == pytest.approx(0.8, abs=0.08)  # few pairs come in steps
 
 
 def test_the_sample_sizes_of_the_documentation() -> None:
