@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 
-from ..types import Change, Comparison, Row
+from ..types import CLEAN, NO_NORM, Cell, Change, Comparison, Samples
 from . import changes as told
-from . import words
-from .gallery import Specimen, _Candidate, _specimen
-from .html import TEMPLATES, policy
-from .view import FinishedRun, summary_of
+from . import gallery, words
+from .view import FinishedRun
 
+TEMPLATES = Path(__file__).parent / "templates"
 PER_CHANGE = 4  # samples that are shown for a line, of each kind
 MOST_BYTES = 2_500_000  # of pictures in the page
 MOST_LINES = 2000
+Image = NDArray[np.float32]
+
+
+class Trio(NamedTuple):
+    """Clean, adversarial and their difference, which is amplified by `factor`."""
+
+    clean: Markup
+    adversarial: Markup
+    difference: Markup
+    factor: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shot:
+    """A sample with its pictures and what the model made of both."""
+
+    sample_id: str
+    label: int
+    clean_pred: int
+    clean_confidence: float
+    adv_pred: int
+    adv_confidence: float
+    distance: str
+    trio: Trio
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +53,8 @@ class Shown:
     """A line whose samples changed, with the pictures of the first few."""
 
     change: Change
-    broken: tuple[Specimen, ...]
-    fixed: tuple[Specimen, ...]
+    broken: tuple[Shot, ...]
+    fixed: tuple[Shot, ...]
 
 
 def page(comparison: Comparison, base: FinishedRun | None, head: FinishedRun | None) -> str:
@@ -45,7 +73,7 @@ def page(comparison: Comparison, base: FinishedRun | None, head: FinishedRun | N
     compared = [each for each in comparison.changes if not each.reason]
     html = environment.get_template("compare.html.j2").render(
         css=css,
-        policy=policy(css),
+        policy=_policy(css),
         comparison=comparison,
         sentence=told.sentence(comparison),
         columns=told.HEAD,
@@ -61,6 +89,15 @@ def page(comparison: Comparison, base: FinishedRun | None, head: FinishedRun | N
     return f"{html}\n"
 
 
+def _policy(css: str) -> str:
+    """Nothing but data images and this very style sheet."""
+    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+    return (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}';"
+        " base-uri 'none'; form-action 'none'"
+    )
+
+
 def _shown(
     compared: Collection[Change], base: FinishedRun | None, head: FinishedRun | None
 ) -> Iterator[Shown]:
@@ -69,27 +106,55 @@ def _shown(
     for change in compared:
         if not change.newly_broken and not change.newly_fixed:
             continue
-        broken = _pictures(head, change.head_cell, change.newly_broken) if room > 0 else ()
-        fixed = _pictures(base, change.base_cell, change.newly_fixed) if room > 0 else ()
-        room -= sum(len(each.clean) + len(each.adversarial) for each in (*broken, *fixed))
-        yield Shown(change, tuple(broken), tuple(fixed))
+        broken = _shots(head, change.head_cell, change.newly_broken) if room > 0 else ()
+        fixed = _shots(base, change.base_cell, change.newly_fixed) if room > 0 else ()
+        room -= sum(len(part) for shot in (*broken, *fixed) for part in shot.trio)
+        yield Shown(change, broken, fixed)
 
 
-def _pictures(run: FinishedRun | None, cell_id: str, ids: Collection[str]) -> tuple[Specimen, ...]:
+def _shots(run: FinishedRun | None, cell_id: str, ids: Collection[str]) -> tuple[Shot, ...]:
     """The samples among `ids` that a cell keeps images of."""
-    row = None if run is None else _row(run, cell_id)
-    if run is None or row is None:
+    if run is None:
         return ()
+    cell = next((each for each in run.plan.cells if each.id == cell_id), None)
     examples, samples = run.examples(cell_id), run.samples(cell_id)
-    if examples is None or samples is None:
+    if cell is None or cell.attack == CLEAN or examples is None or samples is None:
         return ()
     wanted = np.isin(samples.sample_id[examples.positions].astype(str), list(ids))
-    chosen = np.flatnonzero(wanted)[:PER_CHANGE]
     return tuple(
-        _specimen(run, _Candidate(row, int(at), int(examples.positions[at]))) for at in chosen
+        _shot(cell, samples, int(examples.positions[at]), trio(examples.x[at], examples.x_adv[at]))
+        for at in np.flatnonzero(wanted)[:PER_CHANGE]
     )
 
 
-def _row(run: FinishedRun, cell_id: str) -> Row | None:
-    rows = (row for row in summary_of(run).rows if row.cell_id == cell_id)
-    return next((row for row in rows if row.norm is not None and not row.members), None)
+def _shot(cell: Cell, samples: Samples, row: int, pictures: Trio) -> Shot:
+    measured = cell.norm if cell.norm != NO_NORM else None
+    distance = None if measured is None else float(getattr(samples, measured)[row])
+    return Shot(
+        sample_id=str(samples.sample_id[row]),
+        label=int(samples.label[row]),
+        clean_pred=int(samples.clean_pred[row]),
+        clean_confidence=float(samples.clean_confidence[row]),
+        adv_pred=int(samples.adv_pred[row]),
+        adv_confidence=float(samples.adv_confidence[row]),
+        distance="" if distance is None else f"{measured} distance {words.number(distance)}",
+        trio=pictures,
+    )
+
+
+def trio(x: Image, x_adv: Image) -> Trio:
+    """x, x_adv: one sample [*shape] in the data's box, drawn on a common range."""
+    low = float(min(x.min(initial=0.0), x_adv.min(initial=0.0)))
+    high = float(max(x.max(initial=1.0), x_adv.max(initial=1.0)))
+    delta = x_adv - x
+    factor = gallery.amplification(float(np.abs(delta).max(initial=0.0)), high - low)
+    pixels = gallery.as_pixels(x) is not None
+    draw = gallery._picture if pixels else gallery._bars  # noqa: SLF001  (of the same room)
+    middle = (low + high) / 2
+    swing = 0.0 if pixels else middle
+    return Trio(
+        draw(x, low, high, "clean"),
+        draw(x_adv, low, high, "adversarial"),
+        draw(middle - swing + factor * delta, low - swing, high - swing, "difference"),
+        f"{factor:,.6g}",
+    )
