@@ -283,9 +283,30 @@ def test_a_line_that_is_not_ok_is_not_compared() -> None:
 def test_cells_of_one_dataset_must_have_its_samples() -> None:
     old = release()
     rows = old.tables[PGD[0]]
-    other = dataclasses.replace(rows, sample_id=rows.sample_id[::-1])
+    ids = np.array([f"other-{i}" for i in range(300)], dtype=object)
+    other = dataclasses.replace(rows, sample_id=ids)
     with pytest.raises(RobevalError, match="internal error"):
         side("x", dataclasses.replace(old, tables={**old.tables, PGD[0]: other}))
+
+
+def test_a_cell_that_was_stopped_early_is_compared_on_what_it_saw(tmp_path: Path) -> None:
+    old, new = release(0), release(1)
+    first = {f.name: getattr(new.tables[PGD[0]], f.name)[:120] for f in dataclasses.fields(Samples)}
+    short = {**new.tables, PGD[0]: Samples(**first)}
+    stopped = side("new", dataclasses.replace(new, tables=short))
+    told = by_subject(compare.compare(side("old", old), stopped))
+    true = brute(old, dataclasses.replace(new, tables=short), kept_by(PGD[0]))
+    for name in ("n", "base", "head", "newly_broken", "newly_fixed", "p_value"):
+        assert getattr(told["pgd linf 0.1"], name) == getattr(true, name)
+    assert told["pgd linf 0.1"].n == 120
+    assert told["worst-case linf 0.1"].n == 120, "of a union, what all of its cells saw"
+    assert told["square linf 0.1"].n == 300
+    assert "stopped early by a sequential gate" in compare.unfit(stopped, "finished")
+    file = tmp_path / "b.json"
+    file.write_text(compare.write_text(stopped))
+    again = compare.compare(side("old", old), compare.read(file))
+    assert [each.n for each in again.changes] == [each.n for each in told.values()]
+    assert [each.p_value for each in again.changes] == [each.p_value for each in told.values()]
 
 
 # ---------------------------------------------------------------- which models are paired

@@ -15,6 +15,7 @@ from typing import cast
 
 import numpy as np
 
+from ..bits import Mask
 from ..errors import UsageError
 from ..types import CellStatus, Eps, Json, Norm
 from .pairs import subject
@@ -36,6 +37,12 @@ def unfit(side: Side, status: object) -> str:
     if bad:
         more = f", and {len(bad) - 1} more" if len(bad) > 1 else ""
         return f"{subject(bad[0])} is {bad[0].status}: {bad[0].reason}{more}"
+    early = [line for line in side.lines if line.seen is not None and not line.seen.all()]
+    if early:
+        return (
+            f"{subject(early[0])} was stopped early by a sequential gate: a baseline needs all"
+            " samples, so run without `sequential`"
+        )
     if not any(line.status == "ok" for line in side.lines):
         return "no cell of it was measured"
     return ""
@@ -83,11 +90,21 @@ def _line(line: Line, threats: dict[str, Json]) -> dict[str, Json]:
         "status": line.status,
         "threat": _shared(line, threats),
     }
-    if line.right is not None:
-        record["n"] = len(line.right)
+    if line.right is not None and line.seen is not None:
+        record["n"] = int(line.seen.sum())
         record["correct"] = int(line.right.sum())
-        record["right"] = np.packbits(line.right).tobytes().hex()
+        record["right"] = _packed(line.right)
+        record["seen"] = None if line.seen.all() else _packed(line.seen)
     return {key: value for key, value in record.items() if value not in (None, "", [], {})}
+
+
+def _packed(mask: Mask) -> str:
+    return np.packbits(mask).tobytes().hex()
+
+
+def _unpacked(text: Json, n: int) -> Mask:
+    packed = np.frombuffer(bytes.fromhex(str(text)), dtype=np.uint8)
+    return np.unpackbits(packed, count=n).astype(bool)
 
 
 def _shared(line: Line, threats: dict[str, Json]) -> str:
@@ -154,13 +171,7 @@ def _line_from(
 ) -> Line:
     eps = cast("str | None", record.get("eps"))
     dataset = str(record["dataset"])
-    right = None
-    if "right" in record:
-        n = len(pools[dataset].keys)
-        packed = np.frombuffer(bytes.fromhex(str(record["right"])), dtype=np.uint8)
-        right = np.unpackbits(packed, count=n).astype(bool)
-        if record["n"] != n or int(right.sum()) != record["correct"]:
-            raise ValueError(f"the bits of cell {record['cell']} are not its {record['n']} samples")
+    right, seen = _bits(record, len(pools[dataset].keys) if dataset in pools else 0)
     threat = str(record.get("threat", ""))
     return Line(
         cell_id=str(record["cell"]),
@@ -175,5 +186,17 @@ def _line_from(
         threat=threats[threat] if threat else {},
         members=tuple(cast("Sequence[str]", record.get("members", ()))),
         right=right,
+        seen=seen,
         numbers=cast("Mapping[str, float | None]", record.get("metrics", {})),
     )
+
+
+def _bits(record: Mapping[str, Json], n: int) -> tuple[Mask | None, Mask | None]:
+    """What a line kept and saw of the n samples of its dataset."""
+    if "right" not in record:
+        return None, None
+    right = _unpacked(record["right"], n)
+    seen = _unpacked(record["seen"], n) if "seen" in record else np.ones(n, dtype=bool)
+    if (int(seen.sum()), int(right.sum())) != (record["n"], record["correct"]):
+        raise ValueError(f"the bits of cell {record['cell']} are not its {record['n']} samples")
+    return right, seen

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import paired, stats
+from ..bits import Mask
 from ..errors import UsageError
 from ..types import CLEAN, NO_NORM, Change, Comparison, Norm, Rate
 from ..words import listed
@@ -158,9 +159,10 @@ class _Sides:
         """The head's line against the base's."""
         common = self.common.get(new.dataset)
         reason = self._reason(old, new, common)
-        if reason or common is None or old.right is None or new.right is None:
+        both = None if common is None else _seen(old, new, common)
+        if reason or common is None or both is None or old.right is None or new.right is None:
             return _change(old, new, reason or "there is no per-sample table")
-        before, now = old.right[common.base], new.right[common.head]
+        before, now = old.right[common.base][both], new.right[common.head][both]
         broken, fixed = before & ~now, now & ~before
         b, c, n = int(broken.sum()), int(fixed.sum()), len(before)
         low, high = paired.interval(b, c, n)
@@ -169,8 +171,8 @@ class _Sides:
             new,
             base=stats.rate(int(before.sum()), n),
             head=stats.rate(int(now.sum()), n),
-            broken=tuple(sorted(common.ids[broken].tolist())),
-            fixed=tuple(sorted(common.ids[fixed].tolist())),
+            broken=tuple(sorted(common.ids[both][broken].tolist())),
+            fixed=tuple(sorted(common.ids[both][fixed].tolist())),
             difference=paired.difference(b, c, n),
             limits=(low, high),
             p_value=stats.mcnemar(b, c),
@@ -186,14 +188,22 @@ class _Sides:
         return self._other_data(old, new, common)
 
     def _other_data(self, old: Line, new: Line, common: _Common | None) -> str:
-        sizes = [0 if line.right is None else len(line.right) for line in (old, new)]
-        both = 0 if common is None else len(common.ids)
+        sizes = [0 if line.seen is None else int(line.seen.sum()) for line in (old, new)]
+        seen = None if common is None else _seen(old, new, common)
+        both = 0 if seen is None else int(seen.sum())
         if both and both >= FEWEST * min(sizes):
             return ""
         return (
             f"the data differ: {both:,} samples are in both, of {sizes[0]:,} in {self.base.side}"
             f" and {sizes[1]:,} in {self.head.side} (by the hash of input and label)"
         )
+
+
+def _seen(old: Line, new: Line, common: _Common) -> Mask | None:
+    """Which of the samples of both were run for either line."""
+    if old.seen is None or new.seen is None:
+        return None
+    return old.seen[common.base] & new.seen[common.head]
 
 
 def _change(

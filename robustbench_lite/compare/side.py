@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..bits import Mask, of_row
 from ..errors import RobevalError
-from ..group import BOX_HIGH, BOX_LOW
 from ..types import (
-    CLEAN,
-    Cell,
     CellResult,
     CellStatus,
-    Component,
     Eps,
     Json,
     Norm,
@@ -26,9 +21,9 @@ from ..types import (
     Samples,
     Summary,
 )
+from .terms import boxes, files_of, provenance_of, threat_of
 
 PREFIX = 12  # hex digits of a sample's hash: two of a million samples share them once in 560 sets
-SEVERAL = " + "  # stands between the models of a source that averages several
 
 
 class Stored(Protocol):
@@ -68,6 +63,7 @@ class Pool:
 class Line:
     """One row of a run. `right`: bool [n], clean-correct and unbroken, in the order of its pool.
 
+    `seen`: bool [n], False for the samples that it was stopped before; None with `right`.
     `threat`: what an attacker may do and how it was tried, as plain values. `members`: cell ids of
     a union of cells, whose threats are theirs; its `source` is "". `numbers`: its metrics.
     """
@@ -84,6 +80,7 @@ class Line:
     threat: Mapping[str, Json]
     members: tuple[str, ...]
     right: Mask | None
+    seen: Mask | None
     numbers: Mapping[str, float | None]
 
 
@@ -109,19 +106,19 @@ def of_run(name: str, run: Stored, summary: Summary) -> Side:
     """
     cells = {cell.id: cell for cell in run.plan.cells}
     judged = judged_models(run.plan)
-    boxes = _boxes(run)
+    spans = boxes(run.plan, run.results)
     reader = _Reader(run, {row.cell_id: row for row in summary.rows})
     lines = []
     for row in summary.rows:
         cell = cells.get(row.cell_id)
-        threat = {} if cell is None else _threat(cell, boxes.get(row.dataset), run.plan, judged)
+        threat = {} if cell is None else threat_of(cell, spans.get(row.dataset), run.plan, judged)
         lines.append(_line(row, threat, reader))
     return Side(
         name=name,
         lines=tuple(lines),
         pools=reader.pools,
-        models={model: _files(run.plan.models.get(model)) for model in judged},
-        provenance=_provenance(run.manifest),
+        models={model: files_of(run.plan.models.get(model)) for model in judged},
+        provenance=provenance_of(run.manifest),
         partial=summary.partial,
     )
 
@@ -131,14 +128,10 @@ def judged_models(plan: Plan) -> list[str]:
     return list(dict.fromkeys(cell.model for cell in plan.cells))
 
 
-def _files(model: Component | None) -> dict[str, str]:
-    return {} if model is None else dict(model.files)
-
-
 def _line(row: Row, threat: Mapping[str, Json], reader: _Reader) -> Line:
     status, reason = row.status, row.reason
-    right = reader.right(row) if status == "ok" else None
-    if status == "ok" and right is None:
+    kept = reader.kept(row) if status == "ok" else None
+    if status == "ok" and kept is None:
         status, reason = "failed", "its per-sample table is missing from the run directory"
     return Line(
         cell_id=row.cell_id,
@@ -152,7 +145,8 @@ def _line(row: Row, threat: Mapping[str, Json], reader: _Reader) -> Line:
         reason=reason,
         threat=threat,
         members=tuple(name for name in row.members if reader.rows[name].status == "ok"),
-        right=right,
+        right=None if kept is None else kept.right,
+        seen=None if kept is None else kept.seen,
         numbers=_numbers(row),
     )
 
@@ -172,52 +166,83 @@ def _numbers(row: Row) -> dict[str, float | None]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What a row kept, in the order of its dataset's pool; see `Line`."""
+
+    right: Mask
+    seen: Mask
+
+    def __and__(self, other: _Kept) -> _Kept:
+        return _Kept(self.right & other.right, self.seen & other.seen)
+
+
 class _Reader:
     """Reads each cell's table once; a union is that of what its members kept."""
 
     def __init__(self, run: Stored, rows: Mapping[str, Row]) -> None:
         self.rows = rows
         self.pools: dict[str, Pool] = {}
-        self._run = run
-        self._order: dict[str, NDArray[np.int64]] = {}
-        self._names: dict[str, tuple[str, ...]] = {}
-        self._kept: dict[str, Mask] = {}
+        self._kept: dict[str, _Kept] = {}
+        found = _tables(run, rows)
+        for dataset in dict.fromkeys(rows[name].dataset for name in found):
+            names = [name for name in found if rows[name].dataset == dataset]
+            whole = max((found[name] for name in names), key=lambda table: len(table.ids))
+            keys = keys_of(whole.hashes)
+            order = sorted(range(len(keys)), key=keys.__getitem__)
+            place = {whole.ids[at]: position for position, at in enumerate(order)}
+            self.pools[dataset] = Pool(tuple(sorted(keys)), tuple(place))
+            for name in names:
+                self._kept[name] = _placed(found[name], place, rows[name])
 
-    def right(self, row: Row) -> Mask | None:
-        """What a row kept, in the order of its dataset's pool."""
+    def kept(self, row: Row) -> _Kept | None:
+        """What a row kept; None where a table is lost."""
         if not row.members:
-            return self._cell(row)
-        found: Mask | None = None
+            return self._kept.get(row.cell_id)
+        found: _Kept | None = None
         for name in row.members:
             if self.rows[name].status != "ok":
                 continue
-            here = self._cell(self.rows[name])
-            if here is None:
+            if name not in self._kept:
                 return None
-            found = here if found is None else found & here
+            found = self._kept[name] if found is None else found & self._kept[name]
         return found
 
-    def _cell(self, row: Row) -> Mask | None:
-        if row.cell_id in self._kept:
-            return self._kept[row.cell_id]
-        bits = of_row(row, self.rows, self._run.samples)
+
+class _Table(NamedTuple):
+    ids: tuple[str, ...]
+    hashes: tuple[str, ...]
+    right: Mask
+
+
+def _tables(run: Stored, rows: Mapping[str, Row]) -> dict[str, _Table]:
+    """Of every cell that is ok; equal names are held once."""
+    found: dict[str, _Table] = {}
+    shared: dict[str, _Table] = {}
+    for row in rows.values():
+        bits = None if row.members or row.status != "ok" else of_row(row, rows, run.samples)
         if bits is None:
-            return None
-        ids = tuple(str(name) for name in bits.sample_id)
-        if row.dataset not in self._order:
-            keys = keys_of([str(value) for value in bits.sample_hash])
-            order = np.argsort(np.array(keys, dtype=object), kind="stable")
-            self._order[row.dataset], self._names[row.dataset] = order, ids
-            self.pools[row.dataset] = Pool(
-                tuple(keys[at] for at in order), tuple(ids[at] for at in order)
-            )
-        if ids != self._names[row.dataset]:
-            raise RobevalError(
-                f"internal error: cell {row.cell_id} ('{row.attack}' on '{row.model}') has other"
-                f" samples of '{row.dataset}' than the cells before it; it cannot be compared"
-            )
-        self._kept[row.cell_id] = bits.robust[self._order[row.dataset]]
-        return self._kept[row.cell_id]
+            continue
+        ids = tuple(map(str, bits.sample_id))
+        known = shared.get(row.dataset)
+        if known is None or known.ids != ids:
+            known = _Table(ids, tuple(map(str, bits.sample_hash)), bits.robust)
+            shared[row.dataset] = known
+        found[row.cell_id] = known._replace(right=bits.robust)
+    return found
+
+
+def _placed(table: _Table, place: Mapping[str, int], row: Row) -> _Kept:
+    """A table in the order of its pool."""
+    if not place.keys() >= set(table.ids):
+        raise RobevalError(
+            f"internal error: cell {row.cell_id} ('{row.attack}' on '{row.model}') has other"
+            f" samples of '{row.dataset}' than the other cells; it cannot be compared"
+        )
+    at = np.array([place[name] for name in table.ids], dtype=np.int64)
+    right, seen = (np.zeros(len(place), dtype=bool) for _ in range(2))
+    right[at], seen[at] = table.right, True
+    return _Kept(right, seen)
 
 
 def keys_of(hashes: Sequence[str]) -> list[str]:
@@ -229,52 +254,3 @@ def keys_of(hashes: Sequence[str]) -> list[str]:
         seen[prefix] = seen.get(prefix, 0) + 1
         keys.append(prefix if seen[prefix] == 1 else f"{prefix}~{seen[prefix]}")
     return keys
-
-
-# ---------------------------------------------------------------- threat model and provenance
-
-
-def _boxes(run: Stored) -> dict[str, list[float]]:
-    """The range of every dataset's inputs, as its clean passes recorded it."""
-    found: dict[str, list[float]] = {}
-    for cell in run.plan.cells:
-        result = run.results.get(cell.id)
-        if cell.attack == CLEAN and result is not None and BOX_LOW in result.observed:
-            found[cell.dataset] = [result.observed[BOX_LOW], result.observed[BOX_HIGH]]
-    return found
-
-
-def _threat(
-    cell: Cell, box: Sequence[float] | None, plan: Plan, judged: Sequence[str]
-) -> dict[str, Json]:
-    """What decides what an attack may do and how hard it tries, beside norm and eps."""
-    threat: dict[str, Json] = {} if box is None else {"box": list(box)}
-    if cell.attack == CLEAN:
-        return threat
-    threat |= {
-        "attack": cell.attack,
-        "parameters": dict(cell.params),
-        "target": cell.target,
-        "repeats": cell.repeats,
-        "eot": cell.eot,
-        "bpda": list(cell.bpda),
-        "time_limit": cell.time_limit,
-    }
-    if cell.kind == "minimal-norm" and cell.reach is not None:
-        threat["largest eps"] = str(cell.reach.value)
-    surrogates = [name for name in cell.source.split(SEVERAL) if name not in judged]
-    if surrogates:
-        threat["source"] = {name: _content(plan.models.get(name)) for name in surrogates}
-    return threat
-
-
-def _content(model: Component | None) -> Json:
-    """The files of a surrogate; its content id where it has none."""
-    if model is None:
-        return None
-    return _files(model) or model.content
-
-
-def _provenance(manifest: Mapping[str, Json]) -> dict[str, Json]:
-    wanted = ("suite", "suite_sha256", "seed", "plan_id", "ended", "versions", "python", "device")
-    return {key: manifest[key] for key in wanted if key in manifest}
