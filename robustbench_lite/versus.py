@@ -79,6 +79,11 @@ def compared(base: Path, head: Path, models: Mapping[str, str] | None = None) ->
 
 def _side(path: Path, run: StoredRun | None) -> Side:
     if run is None or run.summary is None:
+        if find(path) is None:
+            raise UsageError(
+                f"'{path}' is neither a run directory nor a baseline file; expected"
+                " reports/<suite>/<time>-<id> or baselines/<name>.json"
+            )
         return side(path)
     return comparing.of_run(run.path.name, run, run.summary)
 

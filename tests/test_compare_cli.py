@@ -125,8 +125,8 @@ def test_compare_refuses_with_what_differs(both: Releases) -> None:
     assert ended.code == 2
     assert "the data differ: 0 samples are in both, of 400 in old and 400 in moved" in ended.err
     for wrong, words in (
-        (("old", "nowhere"), "there is no baseline 'nowhere'"),
-        (("nowhere", "new"), "there is no baseline 'nowhere'"),
+        (("old", "nowhere"), "'nowhere' is neither a run directory nor a baseline"),
+        (("nowhere", "new"), "'nowhere' is neither a run directory nor a baseline"),
         (("old",), "Missing argument 'HEAD'"),
         (("old", "new", "--model", "candidate"), "'candidate' is not BASE=HEAD"),
         (("old", "new", "--model", "candidate=x"), "the head judges no model 'x'"),
