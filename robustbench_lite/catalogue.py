@@ -41,6 +41,7 @@ FINDINGS: Mapping[str, Entry] = MappingProxyType(
         "class-count": Entry("note", "the model and the dataset know different numbers of classes"),
         "provider-fallback": Entry("warning", "another provider than the one asked for ran"),
         "twin-parity": Entry("note", "how well the stand-in for gradients agrees with the file"),
+        "artefact-changed": Entry("note", "a model's file is not the one of the baseline"),
         # one cell
         "broken-gradient": Entry("error", "gradients were NaN or infinite"),
         "zero-gradient": Entry("error", "gradients were exactly zero: no direction to go"),

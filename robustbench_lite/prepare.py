@@ -37,6 +37,7 @@ class Options:
     no_plugins: bool = False
     strict: bool = False
     executor: str = "local"
+    baseline: Path | None = None
     data: Path | None = None
     cache: Path = Path(".robeval")
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)

@@ -111,6 +111,8 @@ def gates_to_json(gates: Sequence[Gate]) -> list[Json]:
         record = {field.name: getattr(gate, field.name) for field in dataclasses.fields(gate)}
         record["eps"] = eps_to_json(gate.eps)
         record["where"] = [gate.where.file, gate.where.line, gate.where.col]
+        record["baseline"] = None if gate.baseline is None else str(gate.baseline)
+        record["for_each"] = list(gate.for_each)
         plain.append(record)
     return plain
 
@@ -122,6 +124,9 @@ def gates_from_json(value: Json) -> tuple[Gate, ...]:
         plain = dict[str, object](record)
         plain["eps"] = eps_from_json(record["eps"])
         plain["where"] = Where(*cast("Sequence[Json]", record["where"]))  # type: ignore[arg-type]
+        baseline = record.get("baseline")
+        plain["baseline"] = None if baseline is None else Path(str(baseline))
+        plain["for_each"] = tuple(cast("Sequence[str]", record.get("for_each", ())))
         gates.append(Gate(**plain))  # type: ignore[arg-type]  # the keys are the record's own fields
     return tuple(gates)
 

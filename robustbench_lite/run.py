@@ -19,10 +19,11 @@ from typing import cast
 
 import torch
 
-from . import diagnose, gate, identity, machine, plugins, records, store, summary
+from . import diagnose, gate, identity, machine, plugins, records, store
 from . import plan as planning
 from . import suite as suites
 from .errors import EnvironmentProblem, PluginError, UsageError
+from .measured import measure
 from .plugins import Registry
 from .prepare import Options, Prepared, prepare, registry_of
 from .progress import line
@@ -35,10 +36,10 @@ from .types import (
     Observer,
     Places,
     Plan,
-    Row,
     Summary,
     Verdict,
 )
+from .versus import Baselines, chosen, overridden
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +65,11 @@ def run(path: Path, options: Options, observer: Observer) -> Finished:
     threads = machine.threads(options.threads)
     torch.set_num_threads(threads)
     machine.full_precision()
+    gates = overridden(prepared.suite.gates, options.baseline)
+    baselines = chosen(gates, options.baseline)
     directory = _directory(prepared, options)
     manifest = _manifest(prepared, options, device, threads)
+    manifest |= {"gates": records.gates_to_json(gates), **baselines.keep(directory.path)}
     reused = _settle(directory, prepared.plan, options)
     store.write_json(directory.path / store.MANIFEST, manifest)
     directory.write_start(
@@ -87,7 +91,7 @@ def run(path: Path, options: Options, observer: Observer) -> Finished:
             "providers": _providers(directory.path, prepared.plan),
         }
         store.write_json(directory.path / store.MANIFEST, manifest | ended)
-    finished = judge_run(directory.path, prepared.suite.gates)
+    finished = judge_run(directory.path, gates)
     finished = dataclasses.replace(finished, computed=computed, reused=reused)
     for entry in prepared.suite.analyses:
         _analyse(finished.run, prepared.registry, entry.name, entry.analysis, dict(entry.params))
@@ -141,7 +145,7 @@ def rejudge(
         gates = suite.gates
     elif options.overrides:
         raise UsageError("--set changes a suite: name the suite with --suite")
-    finished = judge_run(path, gates)
+    finished = judge_run(path, gates, options.baseline)
     if reports:
         names = formats or cast("Sequence[str]", stored.manifest.get("reports", ()))
         _write_reports(finished.run, registry_of(options), names)
@@ -158,48 +162,24 @@ class Silence:
         """Nothing to show."""
 
 
-def judge_run(path: Path, gates: Sequence[Gate]) -> Finished:
-    """Summarise and judge a stored run; needs no plug-in, model or device."""
+def judge_run(path: Path, gates: Sequence[Gate], baseline: Path | None = None) -> Finished:
+    """Summarise and judge a stored run; needs no plug-in, model or device.
+
+    `baseline`: takes the place of the baselines that the run was started with.
+    """
     stored = store.load_run(path)
-    cells = [cell for cell in stored.plan.cells if not _spared(cell, stored.results)]
-    asked = diagnose.Asked(
-        gates=gates,
-        models=stored.plan.models,
-        waivers=records.waivers_from_json(stored.manifest.get("waivers")),
-        today=datetime.now(UTC).date(),
-        self_test=stored.manifest.get("self_test") is not False,
-    )
-    found = diagnose.all_findings(cells, stored.results, stored.samples, asked)
-    table = summary.make(cells, stored.results, stored.samples, found, partial=stored.partial)
+    baselines = Baselines(stored, baseline)
+    gates = overridden(gates, baseline)
+    measured = measure(stored, gates, baselines.before())
+    table = measured.summary
+    compared, comparison = baselines.against(table)
     environment = [result.reason for result in stored.results.values() if result.environment]
-    spoilt = diagnose.spoilt(found)
-
-    def lacking(row: Row) -> str:
-        if row.norm is None or row.eps is None:
-            return ""
-        return diagnose.evidence(
-            cells,
-            stored.results,
-            spoilt,
-            model=row.model,
-            dataset=row.dataset,
-            norm=row.norm,
-            eps=row.eps,
-        )
-
-    verdict = gate.verdict(
-        gate.check(gates, table, lacking), table, environment=environment[0] if environment else ""
-    )
-    store.write_findings(path, found)
+    results = gate.check(gates, table, measured.lacking, samples=stored.samples, compared=compared)
+    verdict = gate.verdict(results, table, environment=environment[0] if environment else "")
+    store.write_findings(path, table.findings)
     store.write_verdict(path, verdict)
-    stored = dataclasses.replace(stored, summary=table, verdict=verdict)
+    stored = dataclasses.replace(stored, summary=table, verdict=verdict, comparison=comparison)
     return Finished(run=stored, summary=table, verdict=verdict, computed=0, reused=0)
-
-
-def _spared(cell: Cell, results: Mapping[str, CellResult]) -> bool:
-    """Whether a cell only stood by for an attack whose gradients turned out usable."""
-    result = results.get(cell.id)
-    return cell.fallback_for is not None and result is not None and result.status == "skipped"
 
 
 def _write_reports(run: StoredRun, registry: Registry, names: Sequence[str]) -> None:
@@ -317,7 +297,6 @@ def _manifest(prepared: Prepared, options: Options, device: str, threads: int) -
         "suite_folder": str(suite.path.parent),
         "suite_sha256": identity.text_hash(suite.text),
         "plan_id": planning.plan_id(plan),
-        "gates": records.gates_to_json(suite.gates),
         "waivers": records.waivers_to_json(suite.waivers),
         "self_test": suite.self_test,
         "reports": list(suite.reports),

@@ -10,10 +10,14 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
 from scipy import stats as scipy_stats
 
 from .types import Rate
 
+Values = NDArray[np.float64]
 MID_P_BELOW = 25  # discordant pairs; the exact test is too cautious under it
 MOST_SAMPLES = 10**9  # more are not worth naming
 
@@ -43,7 +47,7 @@ def lower_limit(count: int, n: int, confidence: float = 0.95) -> float:
     _check(count, n)
     if count == 0:
         return 0.0
-    return float(scipy_stats.beta.ppf(1 - confidence, count, n - count + 1))
+    return float(special.betaincinv(count, n - count + 1, 1 - confidence))
 
 
 def upper_limit(count: int, n: int, confidence: float = 0.95) -> float:
@@ -51,7 +55,7 @@ def upper_limit(count: int, n: int, confidence: float = 0.95) -> float:
     _check(count, n)
     if count == n:
         return 1.0
-    return float(scipy_stats.beta.ppf(confidence, count + 1, n - count))
+    return float(special.betaincinv(count + 1, n - count, confidence))
 
 
 def rate(count: int, n: int) -> Rate:
@@ -77,23 +81,6 @@ def mcnemar(b: int, c: int) -> float:
     return min(1.0, 2 * tail)
 
 
-def paired_difference(
-    b: int, c: int, n: int, confidence: float = 0.95
-) -> tuple[float, float, float]:
-    """Second rate minus the first on the same n samples, with its Wald interval (low, high).
-
-    b: samples where only the first succeeded; c: only the second. NaN in [-1, 1] where n is 0.
-    """
-    _check(b, b + c)
-    _check(b + c, n)
-    if n == 0:
-        return math.nan, -1.0, 1.0
-    difference = (c - b) / n
-    z = _quantile((1 + confidence) / 2)
-    half = z * math.sqrt(b + c - (b - c) ** 2 / n) / n
-    return difference, max(difference - half, -1.0), min(difference + half, 1.0)
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values corrected for a family of tests (Holm 1979, step-down), in the given order."""
     if not all(0 <= p <= 1 for p in p_values):
@@ -105,6 +92,59 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[at]))
         adjusted[at] = largest
     return adjusted
+
+
+def holm_levels(p_values: Sequence[float], error: float) -> list[float]:
+    """The error that each test of a family may spend, so that all together spend `error`.
+
+    A test rejects at its level just if Holm's procedure rejects it.
+    """
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    levels = [0.0] * len(p_values)
+    level = error
+    stopped = False
+    for rank, at in enumerate(order):
+        if not stopped:
+            level = error / (len(p_values) - rank)
+            stopped = p_values[at] > level
+        levels[at] = level
+    return levels
+
+
+def mean_lower_limit(values: Values, confidence: float = 0.95) -> float:
+    """One-sided: the mean of values that lie from 0 to 1 is at least this, whatever their shape.
+
+    Anderson 1969: the mean of the largest distribution function in the band of Dvoretzky, Kiefer
+    and Wolfowitz with Massart's constant (1990). Never wider than Hoeffding's; 0 without values.
+    """
+    n = len(values)
+    if n == 0:
+        return 0.0
+    band = math.sqrt(math.log(1 / (1 - confidence)) / (2 * n))
+    known = np.clip(np.sort(values), 0.0, 1.0)
+    above = np.maximum(1 - band - np.arange(n) / n, 0.0)  # chance of at least the i-th value
+    return float((np.diff(known, prepend=0.0) * above).sum())
+
+
+def mean_upper_limit(values: Values, confidence: float = 0.95) -> float:
+    """One-sided: the mean of values that lie from 0 to 1 is at most this; 1 without values."""
+    return 1.0 - mean_lower_limit(1.0 - values, confidence)
+
+
+def median_lower_limit(values: Values, confidence: float = 0.95) -> float:
+    """One-sided: the median is at least this order statistic (sign test); -inf where none is."""
+    n = len(values)
+    if n == 0:
+        return -math.inf
+    below = int(scipy_stats.binom.ppf(1 - confidence, n, 0.5))
+    if scipy_stats.binom.cdf(below, n, 0.5) > 1 - confidence:
+        below -= 1
+    return -math.inf if below < 0 else float(np.sort(values)[below])
+
+
+def median_upper_limit(values: Values, confidence: float = 0.95) -> float:
+    """One-sided: the median is at most this order statistic; infinite where none is."""
+    return -median_lower_limit(-values, confidence)
 
 
 def samples_to_decide(
@@ -120,8 +160,8 @@ def samples_to_decide(
     good, bad = (value, threshold) if value > threshold else (1 - value, 1 - threshold)
 
     def decides(n: int) -> bool:
-        most_if_bad = scipy_stats.binom.ppf(confidence, n, bad)
-        return bool(scipy_stats.binom.sf(most_if_bad, n, good) >= power)
+        most_if_bad = _binomial_quantile(confidence, n, bad)
+        return most_if_bad < n and bool(special.bdtrc(most_if_bad, n, good) >= power)
 
     enough = 1
     while not decides(enough):
@@ -151,6 +191,12 @@ def sprt(
     if evidence <= math.log(beta / (1 - alpha)):
         return "reject"
     return "continue"
+
+
+def _binomial_quantile(probability: float, n: int, p: float) -> float:
+    """Smallest count that is not exceeded with that probability; scipy's, without its checks."""
+    count = math.ceil(special.bdtrik(probability, n, p)) if 0 < p < 1 else n * p
+    return count - 1.0 if count and special.bdtr(count - 1, n, p) >= probability else float(count)
 
 
 def _quantile(probability: float) -> float:

@@ -39,7 +39,7 @@ SUITE = "suite.yaml"
 RESOLVED = "suite.resolved.yaml"
 GATES = "gates.json"
 FINDINGS = "findings.json"
-OWN = frozenset({"cells", "parts"})  # what a run killed before its manifest leaves
+OWN = frozenset({"cells", "parts", "baselines"})  # what a run killed before its manifest leaves
 FINAL = frozenset({"ok"})  # what another run may reuse: a reason to skip may be of its machine
 
 

@@ -204,6 +204,10 @@ class Gate:
 
     Every selector that is None selects all; a gate over several cells passes if each one passes.
     `sequential`: its cells stop as soon as the samples seen so far decide it.
+    `max_drop`: instead of min and max, how much below the baseline's rate it may be. `baseline`: a
+    file that `robeval baseline set` wrote, or a run directory. `for_each`: axes over which every
+    combination is a claim of its own, Holm's correction over them; `per_class`: every class is one.
+    `min_samples`: fewer are no evidence. `allow_partial`: a partial run may be judged by it.
     """
 
     name: str
@@ -218,6 +222,12 @@ class Gate:
     confidence: float
     where: Where
     sequential: bool = False
+    max_drop: float | None = None
+    baseline: Path | None = None
+    for_each: tuple[str, ...] = ()
+    per_class: bool = False
+    min_samples: int | None = None
+    allow_partial: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -711,8 +721,11 @@ class Summary:
 class GateResult:
     """One gate on one row: the measured rate, its limits, and what follows.
 
-    `low`, `high`: one-sided Clopper-Pearson limits at the gate's confidence.
-    `needed`: for INCONCLUSIVE, about how many samples would decide, if any number can.
+    `low`, `high`: one-sided limits at the gate's confidence, corrected where it is one of several
+    claims: Clopper-Pearson's for a rate. Of a `max_drop` gate, value and limits are those of the
+    difference, run minus baseline, and `newly_broken` names the samples right in the baseline
+    alone. `needed`: for INCONCLUSIVE, about how many samples would decide, if any number can.
+    `missing`: INVALID since evidence is not there (too few samples, nothing to compare with).
     """
 
     gate: str
@@ -728,6 +741,8 @@ class GateResult:
     reason: str
     needed: int | None
     where: str
+    newly_broken: tuple[str, ...] = ()
+    missing: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -778,7 +793,7 @@ class Change:
 class Comparison:
     """Two runs, change by change, in the head's order; `base` and `head` name them for display.
 
-    `unmatched`: what only one of them has, in words.
+    `unmatched`: what only one of them has, and what else differs (seed, versions), in words.
     """
 
     base: str

@@ -34,6 +34,8 @@ ON_LIE = "on-lie: {metric: robust_accuracy, attack: lie, min: 0.01}"
 SKIPPED = "skipped: {attack: fgsm, norm: linf, eps: 0.1, source: file}"
 ON_SKIPPED = "on-skipped: {metric: robust_accuracy, attack: skipped, min: 0.01}"
 ON_SKIPPED_SET = ON_SKIPPED.replace(": ", "=", 1)
+FEW = "few: {metric: clean_accuracy, min: 0.1, min_samples: 51}"
+NO_BASELINE = "drop: {metric: robust_accuracy, max_drop: 0.5, baseline: nowhere}"
 FILE = "file: {load: scores, factory: 'nearest_mean:linear'}"
 BROKEN = "broken: {load: torch, factory: 'nearest_mean:raising'}"
 
@@ -106,6 +108,11 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...], int]] = {
     "invalid gated + inconclusive": ((FGSM, LIE), (OPEN, ON_LIE), 8),
     "failed + inconclusive": ((FGSM, CRASH), (OPEN,), 4),
     "inconclusive + passes": ((FGSM,), (PASSES, OPEN), 6),
+    "too few samples": ((FGSM,), (PASSES, FEW), 4),
+    "no baseline": ((FGSM,), (PASSES, NO_BASELINE), 4),
+    "fails + no baseline": ((FGSM,), (FAILS, NO_BASELINE), 1),
+    "invalid gated + no baseline": ((FGSM, LIE), (ON_LIE, NO_BASELINE), 8),
+    "inconclusive + too few": ((FGSM,), (OPEN, FEW), 4),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from robustbench_lite import gate, summary
+from robustbench_lite.gate.decide import Levels, decide
+from robustbench_lite.gate.evidence import Share
 from robustbench_lite.types import Finding, Gate, GateResult, Row, Samples, Summary
 from tests.finished_run import cell, eps, result, rule, summarised, table, world
 
@@ -54,24 +57,49 @@ def test_a_ceiling_mirrors_a_floor(n: int, data: st.DataObject) -> None:
     assert floor.status == ceiling.status
 
 
-def test_the_rates_of_the_three_answers_are_those_of_the_plan() -> None:
-    """n = 1000, floor 0.50: the table of PASS, FAIL and INCONCLUSIVE for known true rates."""
-    kept = np.arange(1001)
-    statuses = np.array([gate._decide(rule(minimum=0.5), *_limits(int(k), 1000))[0] for k in kept])
-    for true, passes, fails in ((0.50, 0.05, 0.05), (0.53, 0.60, 0.0), (0.55, 0.93, 0.0)):
-        weight = binom.pmf(kept, 1000, true)
-        assert weight[statuses == "PASS"].sum() == pytest.approx(passes, abs=0.04)
-        assert weight[statuses == "FAIL"].sum() == pytest.approx(fails, abs=0.04)
-    at_floor = binom.pmf(kept, 1000, 0.5)
-    assert at_floor[statuses == "PASS"].sum() <= 0.05
-    assert at_floor[statuses == "FAIL"].sum() <= 0.05
+# n, true rate -> rates of PASS, FAIL, INCONCLUSIVE of limits that are 95 % on both sides together
+ANSWERS = [
+    (200, 0.53, 0.14, 0.00, 0.85),
+    (1000, 0.50, 0.03, 0.03, 0.95),
+    (1000, 0.53, 0.49, 0.00, 0.51),
+    (1000, 0.55, 0.90, 0.00, 0.10),
+    (5000, 0.53, 0.99, 0.00, 0.01),
+]
 
 
-def _limits(kept: int, n: int) -> tuple[float, float]:
-    found = one(rule(minimum=0.5), kept, n)
-    assert found.low is not None
-    assert found.high is not None
-    return found.low, found.high
+@pytest.mark.parametrize(("n", "true", "passes", "fails", "undecided"), ANSWERS)
+def test_the_rates_of_the_three_answers_are_those_of_the_plan(
+    n: int, true: float, passes: float, fails: float, undecided: float
+) -> None:
+    """The table was simulated with Wilson's limits; the exact ones decide a little less often."""
+    both_sides = chances(rule(minimum=0.5, confidence=0.975), n, true)
+    expected = {"PASS": passes, "FAIL": fails, "INCONCLUSIVE": undecided}
+    assert both_sides == pytest.approx(expected, abs=0.035)
+    assert both_sides["PASS"] <= passes + 0.005
+    assert both_sides["FAIL"] <= fails + 0.005
+
+
+@pytest.mark.parametrize("n", [200, 1000, 5000])
+@pytest.mark.parametrize("bound", [0.5, 0.8, 0.95])
+def test_a_gate_errs_as_often_as_it_says_and_no_more(n: int, bound: float) -> None:
+    at_bound = chances(rule(minimum=bound), n, bound)
+    assert 0.02 < at_bound["PASS"] <= 0.05
+    assert 0.02 < at_bound["FAIL"] <= 0.05
+    above = [chances(rule(minimum=bound), n, bound + more)["PASS"] for more in (0.0, 0.01, 0.03)]
+    assert above == sorted(above), "the better a model, the more often it passes"
+
+
+def chances(rules: Gate, n: int, true: float) -> dict[str, float]:
+    """How often a model of the `true` rate passes, fails and neither."""
+
+    def status(kept: int) -> str:
+        return decide(rules, Share(kept, n), Levels(*[1 - rules.confidence] * 2)).status
+
+    failing = bisect_left(range(n + 1), True, key=lambda kept: status(kept) != "FAIL")
+    passing = bisect_left(range(n + 1), True, key=lambda kept: status(kept) == "PASS")
+    fails = float(binom.cdf(failing - 1, n, true))
+    passes = float(binom.sf(passing - 1, n, true))
+    return {"PASS": passes, "FAIL": fails, "INCONCLUSIVE": 1 - passes - fails}
 
 
 def test_a_result_carries_its_evidence() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +17,8 @@ from robustbench_lite.suite.yamltext import Node, parse
 from robustbench_lite.types import Json
 from tests.small_suite import BASE, REGISTRY, SOURCES, attack, gate, read, told, with_dataset
 
+GATES = re.compile(r"```yaml\n(gates:\n.*?)```", re.DOTALL)
+PAGE = Path(__file__).parents[1] / "docs" / "gate-a-release.md"
 SUITES = sorted((Path(__file__).parents[1] / "suites").glob("**/*.yaml"))
 
 
@@ -50,6 +53,9 @@ GOOD = [
     with_dataset("take: 5, skip: 2, indices: [4, 0], stratified: true, seed: 9, classes: [cat, 3]"),
     BASE.replace("path: models/m.onnx", "path: m, mean: [0.5, 1/2], shape: [1, 2], token: t"),
     gate("metric: robust_accuracy, model: m, attack: f, eps: 16/510, min: 0.5, confidence: 0.99"),
+    gate("metric: robust_accuracy, max_drop: 1/100, baseline: baselines/main, for_each: [model, eps]"),
+    gate("metric: survives_uint8, max: 0.1, per_class: true, min_samples: 20, allow_partial: true"),
+    gate("metric: median_distance, norm: linf, min: 2, for_each: eps"),
     BASE + "analyses: {x: {analysis: spectrum, steps: 3}}\nreports: [junit]\ncontrols: off\n",
     BASE + "evaluate: [{model: m, dataset: d, attacks: []}]\n",
     BASE + "evaluate: [{model: m, dataset: d, attacks: f}]\n",
@@ -93,6 +99,11 @@ BAD = [
     gate("metric: robust_acc, min: 0.5"),
     gate("metric: robust_accuracy, min: 80"),
     gate("metric: robust_accuracy, min: 0.5, max_drop: 0.1"),
+    gate("metric: robust_accuracy, min: 0.5, baseline: b"),
+    gate("metric: robust_accuracy, min: 0.5, for_each: [modl]"),
+    gate("metric: robust_accuracy, min: 0.5, min_samples: 0"),
+    gate("metric: robust_accuracy, min: 0.5, per_class: 1"),
+    gate("metric: confidence_on_mistakes, max: 2"),
     BASE + "reports: [htm]\n",
     BASE + "controls: on\n",
     BASE + "evaluate: [{model: m}]\n",
@@ -118,3 +129,13 @@ def test_the_suites_of_this_repository_are_accepted(path: Path) -> None:
 
 def test_an_empty_registry_has_a_schema_too() -> None:
     jsonschema.Draft7Validator.check_schema(json_schema(plugins.build([])))
+
+
+def test_the_gates_of_the_documentation_are_gates() -> None:
+    attacks = "best: {attack: fgsm, eps: [0.1, 8/255]}, minimal: {attack: fgsm, norm: l2, eps: 1}"
+    base = BASE.replace("  f: {attack: fgsm, eps: [0.1, 8/255]}", f"  {{{attacks}}}")
+    found = GATES.findall(PAGE.read_text(encoding="utf-8"))
+    assert len(found) == 2
+    for text in found:
+        assert accepted(base + text)
+        assert len(read(base + text).gates) >= 3

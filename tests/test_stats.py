@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -71,8 +71,85 @@ def test_coverage(n: int) -> None:
     assert min(coverage(exact, p) for p in chances) >= 0.95
     assert np.mean([coverage(wilson, p) for p in chances]) == pytest.approx(0.95, abs=0.01)
     if n == 100:
-        assert min(coverage(wilson, p) for p in chances if 0.02 <= p <= 0.98) >= 0.92
         assert coverage(wilson, 0.02) >= 0.93
+
+
+@pytest.mark.parametrize(("n", "edge"), [(100, 0.1), (200, 0.05), (1000, 0.01), (5000, 0.01)])
+def test_wilson_covers_at_least_093_but_for_rates_at_the_ends(n: int, edge: float) -> None:
+    """Exact, at a grid of rates and beside every limit, where coverage jumps."""
+    wilson, exact = (
+        np.array([interval(k, n) for k in range(n + 1)])
+        for interval in (stats.wilson, stats.clopper_pearson)
+    )
+    for intervals, least, end in ((wilson, 0.93, edge), (exact, 0.95, 0.0005)):
+        beside = np.concatenate([intervals[:, 0] - 1e-9, intervals[:, 1] + 1e-9])
+        rates = np.concatenate([np.linspace(end, 1 - end, 999), beside])
+        rates = rates[(rates >= end) & (rates <= 1 - end)]
+        most = np.searchsorted(intervals[:, 0], rates, "right") - 1
+        fewest = np.searchsorted(intervals[:, 1], rates, "left")
+        inside = np.asarray(scipy_stats.binom.cdf(most, n, rates))
+        inside -= scipy_stats.binom.cdf(fewest - 1, n, rates)
+        assert inside.min() >= least
+
+
+# ---------------------------------------------------------------- means and medians
+
+SHAPES: Mapping[str, Callable[[np.random.Generator, tuple[int, ...]], stats.Values]] = {
+    "uniform": lambda rng, shape: rng.random(shape),
+    "confident": lambda rng, shape: rng.beta(8, 1, shape),
+    "two points": lambda rng, shape: (rng.random(shape) < 0.1).astype(float),
+    "rare": lambda rng, shape: np.where(rng.random(shape) < 0.02, 1.0, 0.2),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("n", [5, 50, 400])
+def test_limits_of_a_mean_hold_whatever_the_shape(shape: str, n: int) -> None:
+    rng = np.random.default_rng(3)
+    mean = float(SHAPES[shape](rng, (1_000_000,)).mean())
+    draws = SHAPES[shape](rng, (800, n))
+    low = np.array([stats.mean_lower_limit(row, 0.9) for row in draws])
+    high = np.array([stats.mean_upper_limit(row, 0.9) for row in draws])
+    assert (low <= mean).mean() >= 0.9
+    assert (high >= mean).mean() >= 0.9
+    hoeffding = math.sqrt(math.log(10) / (2 * n))
+    assert (low >= draws.mean(axis=1) - hoeffding - 1e-9).all(), "never wider than Hoeffding's"
+    assert (high <= draws.mean(axis=1) + hoeffding + 1e-9).all()
+    assert (low <= draws.mean(axis=1)).all()
+
+
+def test_limits_of_a_mean_are_the_integral_of_the_band() -> None:
+    values = np.array([0.2, 0.5, 0.9])
+    band = math.sqrt(math.log(1 / 0.4) / 6)
+    fine = np.linspace(0, 1, 200_001)[:-1]
+    largest = np.minimum(1, np.searchsorted(np.sort(values), fine, "right") / 3 + band)
+    assert stats.mean_lower_limit(values, 0.6) == pytest.approx((1 - largest).mean(), abs=1e-4)
+    assert (stats.mean_lower_limit(np.array([])), stats.mean_upper_limit(np.array([]))) == (
+        0.0,
+        1.0,
+    )
+
+
+@pytest.mark.parametrize("n", [1, 4, 5, 60, 401])
+def test_limits_of_a_median_are_those_of_the_sign_test(n: int) -> None:
+    values = np.arange(1.0, n + 1)
+    low, high = stats.median_lower_limit(values), stats.median_upper_limit(values)
+    below = np.floor(low) - 1 if math.isfinite(low) else -1  # values below the limit
+    assert scipy_stats.binom.cdf(below, n, 0.5) <= 0.05
+    assert scipy_stats.binom.cdf(below + 1, n, 0.5) > 0.05
+    assert high == (n + 1 - low if math.isfinite(low) else math.inf)
+    assert math.isfinite(low) == (n >= 5)
+
+
+@pytest.mark.parametrize("n", [20, 200])
+def test_limits_of_a_median_hold_for_skewed_and_tied_values(n: int) -> None:
+    rng = np.random.default_rng(4)
+    for draws, median in (
+        (rng.exponential(1.0, (2000, n)), math.log(2)),
+        (rng.integers(0, 4, (2000, n)) / 1.0, 1.5),
+    ):
+        low = np.array([stats.median_lower_limit(row, 0.9) for row in draws])
+        assert (low <= median).mean() >= 0.89
 
 
 @pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
@@ -159,26 +236,46 @@ def test_mcnemar_errs_rarely(pairs: int) -> None:
     assert float(chances[rejected].sum()) <= (0.05 if pairs >= stats.MID_P_BELOW else 0.07)
 
 
-def test_paired_difference_of_published_numbers() -> None:
-    difference, low, high = stats.paired_difference(50, 50, 10_000)
-    assert difference == 0.0
-    assert (round(low, 4), round(high, 4)) == (-0.002, 0.002)
-    difference, low, high = stats.paired_difference(60, 40, 10_000)
-    assert difference == pytest.approx(-0.002)
-    half = 1.959964 * math.sqrt(100 - 400 / 10_000) / 10_000
-    assert (low, high) == pytest.approx((-0.002 - half, -0.002 + half))
-
-
-def test_paired_difference_edges() -> None:
-    assert math.isnan(stats.paired_difference(0, 0, 0)[0])
-    assert stats.paired_difference(0, 0, 0)[1:] == (-1.0, 1.0)
-    assert stats.paired_difference(0, 0, 9) == (0.0, 0.0, 0.0)
-    for b, c, n in [(3, 3, 5), (-1, 3, 5)]:
-        with pytest.raises(ValueError, match="count"):
-            stats.paired_difference(b, c, n)
+@pytest.mark.parametrize("pairs", [1, 24, 25, 60, 300])
+def test_mcnemar_is_the_binomial_test_of_scipy(pairs: int) -> None:
+    for b in range(pairs + 1):
+        exact = scipy_stats.binomtest(b, pairs, 0.5).pvalue
+        if pairs >= stats.MID_P_BELOW:
+            assert stats.mcnemar(b, pairs - b) == pytest.approx(exact, rel=1e-9)
+        else:
+            assert stats.mcnemar(b, pairs - b) <= exact
 
 
 # ---------------------------------------------------------------- families and sample sizes
+
+
+def test_holm_levels_reject_what_holm_rejects() -> None:
+    values = np.random.default_rng(1).beta(0.3, 3, size=(200, 6))
+    for row in values.tolist():
+        levels, adjusted = stats.holm_levels(row, 0.05), stats.holm(row)
+        assert [p <= level for p, level in zip(row, levels, strict=True)] == [
+            p <= 0.05 for p in adjusted
+        ]
+    assert stats.holm_levels([0.5], 0.05) == [0.05], "alone, nothing is corrected"
+    assert stats.holm_levels([0.0, 0.5, 0.5], 0.06) == pytest.approx([0.02, 0.03, 0.03])
+    assert stats.holm_levels([], 0.05) == []
+
+
+@pytest.mark.parametrize("true_ones", [0, 3, 10])
+def test_holm_keeps_the_error_of_the_whole_family(true_ones: int) -> None:
+    """20,000 families of 10: however many claims are wrong, some wrong one is believed in 5 %."""
+    rng = np.random.default_rng(2)
+    p = rng.random((20_000, 10))
+    p[:, true_ones:] *= 1e-3  # claims that hold, with small p-values
+    ordered = np.sort(p, axis=1)
+    stop = np.argmax(ordered > 0.05 / (10 - np.arange(10)), axis=1)
+    none_stops = (ordered <= 0.05 / (10 - np.arange(10))).all(axis=1)
+    cut = np.where(none_stops, 1.0, ordered[np.arange(len(p)), stop])
+    wrong = np.asarray((p[:, :true_ones] < cut[:, None]).any(axis=1))
+    for row, believed in zip(p[:200].tolist(), wrong[:200], strict=True):
+        levels = stats.holm_levels(row, 0.05)
+        assert any(row[at] <= levels[at] for at in range(true_ones)) == believed
+    assert wrong.mean() <= 0.053
 
 
 def test_holm_of_a_known_table() -> None:

@@ -33,8 +33,8 @@ are those of the suite language; `robeval schema` has them with their bounds.
 
 *Leaves*: what the standard and the robust quickstart model still get right of 20 digits under the
 attack with its defaults, at this norm and eps, by `robeval run suites/every-attack.yaml`. So few
-digits do not rank attacks; [the comparisons](../benchmarks/README.md) use many. *Not valid*: the
-run gives no number, because an attack without gradients broke many of the digits that this one left.
+digits do not rank attacks; [the comparisons](../benchmarks/README.md) use many. *Not valid*:
+no number is given, because an attack without gradients broke many digits that this one left.
 """
 
 

@@ -8,7 +8,7 @@ than it seems; `note` that it is worth knowing.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 
 from ..group import BOX_HIGH, BOX_LOW, DIMENSION
@@ -16,6 +16,8 @@ from ..types import CLEAN, Cell, CellResult, Component, Finding, Gate, Samples, 
 from . import across, gatework
 from .budgets import Extent
 from .cells import of_cells
+from .changed import Before as Before
+from .changed import of_files
 from .enough import evidence as evidence
 from .grid import Grid, read
 from .preflight import of_models
@@ -26,13 +28,17 @@ from .waivers import waived
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What a suite asks of a run, beside its cells; `today`: the day on which it is judged."""
+    """What a suite asks of a run, beside its cells; `today`: the day on which it is judged.
+
+    `before`: of each judged model that a baseline knows, its files there.
+    """
 
     gates: Sequence[Gate]
     models: Mapping[str, Component]
     waivers: Sequence[Waiver]
     today: date
     self_test: bool
+    before: Mapping[str, Before] = field(default_factory=dict)
 
 
 def findings(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> tuple[Finding, ...]:
@@ -56,7 +62,11 @@ def all_findings(
     `samples(cell id)` is called once per finished cell. A cell that an error touches, and that
     nobody waived, is no evidence about another.
     """
-    told = [*findings(cells, results), *of_self_tests(cells, results, on=asked.self_test)]
+    told = [
+        *of_files(cells, asked.models, asked.before),
+        *findings(cells, results),
+        *of_self_tests(cells, results, on=asked.self_test),
+    ]
     found = waived(told, asked.waivers, cells, asked.today)
     grid = read(cells, results, samples, spoilt(found))
     more = across.of_bits(grid, boxes=_extents(cells, results))

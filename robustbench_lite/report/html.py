@@ -12,6 +12,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from ..metrics import DISTANCE
 from ..types import CLEAN, NORMS, WORST_CASE, Component, Finding, GateResult, Json, Row
 from . import svg, words
 from .charts import Chart, charts
@@ -173,6 +174,8 @@ def _values(chart: Chart) -> tuple[list[str], list[tuple[str, list[str]]]]:
 def _limits(gate: GateResult) -> Markup:
     if gate.value is None or gate.low is None or gate.high is None:
         return Markup("")
+    if gate.metric == DISTANCE or words.is_difference(gate):
+        return Markup("")  # the axis is one of shares
     bounds = [float(part.split()[-1]) for part in gate.threshold.split(", ") if part]
     return svg.limits(gate.value, gate.low, gate.high, bounds, gate.status)
 

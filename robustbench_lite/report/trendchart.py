@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from ..metrics import DISTANCE
 from ..types import Past
 from .svg import tag
-from .words import DISTANCE
 
 WIDTH, HEIGHT = 460, 240
 LEFT, RIGHT, TOP, BOTTOM = 52, 16, 18, 40

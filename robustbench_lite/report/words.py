@@ -6,10 +6,9 @@ import math
 import unicodedata
 from typing import Protocol
 
+from ..metrics import DIFFERENCE, DISTANCE
 from ..types import NO_NORM, Finding, GateResult, Rate, Row, Verdict
 
-DISTANCE = "median_distance"
-DIFFERENCE = "run - baseline"  # how the threshold of a gate against a baseline begins
 SIGNS = {
     "PASS": "✓",
     "COMPLETE": "✓",

@@ -30,7 +30,8 @@ from .entries import (
     read_dataset,
     read_model,
 )
-from .rules import Names, read_evaluations, read_gate, resolved_evaluations
+from .gates import read_gate
+from .rules import Names, read_evaluations, resolved_evaluations
 from .sections import KEYS, SCHEMA, Problems, Section, bad_name, written
 from .suitefile import Tree, read_text, read_tree
 from .waivers import read_waiver

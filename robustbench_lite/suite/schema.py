@@ -12,11 +12,11 @@ from typing import Any
 from ..catalogue import FINDINGS
 from ..contract import COMMON_KEYS, SpecKind
 from ..hookspecs import AttackSpec, Spec
+from ..metrics import AXES, DISTANCE, METRICS
 from ..params import Params
 from ..plugins import Registered, Registry
 from ..types import THREATS
 from .attacks import IDENTITY, TARGETS
-from .rules import METRICS
 from .sections import KEYS, SCHEMA
 from .waivers import WAIVER_KEYS
 
@@ -149,8 +149,9 @@ def _evaluation() -> Schema:
 
 
 def _gate() -> Schema:
-    share = _or_reference({"type": "number", "minimum": 0, "maximum": 1})
+    share = {"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, _FRACTION]}
     text = {"type": "string"}
+    flag = _or_reference({"type": "boolean"})
     return {
         "type": "object",
         "properties": {
@@ -160,12 +161,25 @@ def _gate() -> Schema:
             "attack": text,
             "norm": _or_reference({"enum": list(THREATS)}),
             "eps": _EPS,
-            "min": share,
-            "max": share,
+            "min": _EPS,
+            "max": _EPS,
+            "max_drop": share,
+            "baseline": {**text, "minLength": 1},
             "confidence": share,
-            "sequential": _or_reference({"type": "boolean"}),
+            "for_each": _one_or_many(_or_reference({"enum": list(AXES)})),
+            "per_class": flag,
+            "min_samples": _or_reference({"type": "integer", "minimum": 1}),
+            "allow_partial": flag,
+            "sequential": flag,
         },
         "additionalProperties": False,
+        "dependencies": {
+            "baseline": ["max_drop"],
+            "max_drop": {"properties": {"min": False, "max": False}},
+        },
+        "if": {"required": ["metric"], "properties": {"metric": {"const": DISTANCE}}},
+        "then": {},
+        "else": {"properties": {"min": share, "max": share}},
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -187,6 +187,16 @@ class Section:
             self.note(key, f"expected 64 hexadecimal digits, found {node.shown}")
             return None
         return text
+
+
+def known(section: Section, key: str, names: Sequence[str]) -> str | None:
+    """The name under `key`, one of `names`."""
+    node = section.values.get(key)
+    if node is None or node.text in names:
+        return None if node is None else node.text
+    helps = did_you_mean(node.text, names) or (f"known: {listed(names)}",)
+    section.note(key, f"unknown {key} {node.shown}", *helps)
+    return None
 
 
 def bad_name(name: str) -> str | None:
