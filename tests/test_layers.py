@@ -27,7 +27,7 @@ LAYERS = (
         "planted",
         "selftest",
     },
-    {"work", "standing", "trial", "stock", "probe"},
+    {"work", "standing", "trial", "lookback", "stock", "probe"},
     {"suite", "plan", "execute", "store", "summary", "diagnose", "gate", "report"},
     {"prepare", "doctor"},
     {"run"},
