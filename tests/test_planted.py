@@ -40,7 +40,14 @@ from robustbench_lite.builtin.attacks import (
 )
 from robustbench_lite.craft import fingerprint
 from robustbench_lite.judge import judge
-from robustbench_lite.planted import ANY, PlantedClassifier, planted_copy
+from robustbench_lite.planted import (
+    Plant,
+    PlantedClassifier,
+    plant,
+    planted_copy,
+    typical_margin,
+)
+from robustbench_lite.planted.model import ANY
 from robustbench_lite.seen import Seen
 from robustbench_lite.selftest import (
     BROKEN,
@@ -50,10 +57,7 @@ from robustbench_lite.selftest import (
     QUERIES,
     SAMPLES,
     TESTED,
-    Plant,
-    plant,
     self_test,
-    typical_margin,
 )
 from robustbench_lite.testing import zoo
 from robustbench_lite.types import NO_NORM, NORMS, Access, Batch
