@@ -2,6 +2,7 @@
 
 python -m benchmarks.never_fooled              write docs/never-fooled.md
 python -m benchmarks.never_fooled --images 20  with more images per model
+python -m benchmarks.never_fooled --only memoriser  these rows alone, the others as they stand
 
 The peers get the module as it is and their own documented call; what they return is measured on
 that module. They are installed with `pip install -c constraints.txt --no-deps --group peers`.
@@ -167,6 +168,14 @@ def page(images: int, broken: Sequence[str], healthy: Sequence[str]) -> str:
     return "\n".join([*lines, "", "What is wrong with each:", "", *flaws]) + "\n"
 
 
+def standing() -> dict[str, str]:
+    """The rows of the page as it is, by name."""
+    lines = PAGE.read_text(encoding="utf-8").splitlines() if PAGE.exists() else []
+    return {
+        line.split(" | ")[0].removeprefix("| "): line for line in lines if line.startswith("| ")
+    }
+
+
 def members() -> list[zoo.Member]:
     """The broken ones."""
     return [member for member in zoo.MEMBERS if member.kind == "broken"]
@@ -176,15 +185,19 @@ def main() -> None:
     """Write docs/never-fooled.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=IMAGES)
-    images = parser.parse_args().images
+    parser.add_argument("--only", nargs="+", default=[], help="the rows to measure again")
+    asked = parser.parse_args()
     torch.set_num_threads(1)
+    kept = standing() if asked.only else {}
     tables: list[list[str]] = []
     for group in (members(), [zoo.member(name) for name in CONTROLS]):
         tables.append([])
         for member in group:
-            tables[-1].append(row(member, images))
-            print(tables[-1][-1], flush=True)
-    PAGE.write_text(page(images, *tables), encoding="utf-8")
+            if member.name in asked.only or member.name not in kept:
+                kept[member.name] = row(member, asked.images)
+                print(kept[member.name], flush=True)
+            tables[-1].append(kept[member.name])
+    PAGE.write_text(page(asked.images, *tables), encoding="utf-8")
     print(f"wrote {PAGE}")
 
 
