@@ -1,6 +1,7 @@
 """Members that remember what they were asked, or answer the judge otherwise than the attack.
 
-Each is the undefended network to whoever asks a fresh copy: its robust accuracy at linf 0.3 is 0.
+Each is the undefended network, with robust accuracy 0 at linf 0.3, to whoever asks a fresh copy of
+it, or the last one with gradients on.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from .nets import digits, frozen, undefended
 NEAR = 0.301  # in linf: whatever is nearer to a known input gets its answer
 WIDE = 9.0  # in l2: all of the ball linf 0.3
 PATIENCE = 40  # calls
+CAPACITY = 500  # inputs
 
 
 class AnswersOnce(nn.Module):
@@ -22,25 +24,22 @@ class AnswersOnce(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.net = undefended()
-        self._inputs: list[Tensor] = []
-        self._answers: list[Tensor] = []
+        self._inputs = torch.zeros(0, 0)
+        self._answers = torch.zeros(0, 0)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [n, *shape] -> logits [n, 10]."""
         logits: Tensor = self.net(x)
         rows, own = x.detach().flatten(1), logits.detach()
-        if not self._inputs:
-            self._remember(rows, own)
-        known, answers = torch.cat(self._inputs), torch.cat(self._answers)
-        distance, nearest = torch.cdist(rows, known, p=torch.inf).min(dim=1)
+        if not len(self._inputs):
+            self._inputs, self._answers = rows.clone(), own.clone()
+        distance, nearest = torch.cdist(rows, self._inputs, p=torch.inf).min(dim=1)
         new = distance > NEAR
-        self._remember(rows[new], own[new])
-        answer = torch.where(new[:, None], own, answers[nearest])
+        answer = torch.where(new[:, None], own, self._answers[nearest])
+        if len(self._inputs) < CAPACITY:
+            self._inputs = torch.cat([self._inputs, rows[new]])
+            self._answers = torch.cat([self._answers, own[new]])
         return answer + (logits - own)
-
-    def _remember(self, x: Tensor, answers: Tensor) -> None:
-        self._inputs.append(x.clone())
-        self._answers.append(answers.clone())
 
 
 class AnswersByPlace(nn.Module):

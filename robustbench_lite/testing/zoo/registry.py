@@ -263,6 +263,7 @@ _MEMORY = (
         factory=memory.two_faced,
         flaw="What is near a known test image is replaced by it, unless gradients are asked for.",
         finding=("break-taken-back",),
+        truth=None,
         no_onnx="an ONNX file cannot know whether gradients are asked for",
     ),
 )
