@@ -48,6 +48,10 @@ Sound attacks:
 
 {sound}
 
+Sound attacks with a tenth of their default steps; where they do not pass, the test says so:
+
+{starved}
+
 Broken attacks, which must not pass:
 
 {unsound}
@@ -83,15 +87,11 @@ SOUND = (
     Row("autoattack", "l2"),
     Row("ddn", "l2", {"steps": 100}),
     Row("fab", "linf", {"steps": 30}),
+    Row("deepfool", "l2"),
+)
+STARVED = (
     Row("fmn", "linf", {"steps": 100}),
     Row("fmn", "l0", {"steps": 100}),
-    Row("deepfool", "l2"),
-    Row("mi-fgsm", "linf"),
-    Row("square", "linf", {"queries": 1000}, seeds=MANY),
-    Row("square", "l2", {"queries": 1000}),
-    Row("sparse-rs", "l0", {"queries": 1000}),
-    Row("hopskipjump", "linf", {"queries": 1000}),
-    Row("hopskipjump", "l2", {"queries": 1000}),
 )
 UNSOUND = (
     Row("returns its input", "linf"),
@@ -218,9 +218,12 @@ def main() -> None:
     seeds = parser.parse_args().seeds
     torch.set_num_threads(1)
     sound = "\n".join(table(SOUND, HEALTHY, seeds))
+    starved = "\n".join(table(STARVED, HEALTHY, seeds))
     unsound = "\n".join(table(UNSOUND, HEALTHY, seeds))
     above = PAGE.read_text(encoding="utf-8").partition(HEADING)[0].rstrip()
-    text = TABLES.format(heading=HEADING, sound=sound, unsound=unsound, images=IMAGES)
+    text = TABLES.format(
+        heading=HEADING, sound=sound, starved=starved, unsound=unsound, images=IMAGES
+    )
     PAGE.write_text(f"{above}\n\n{text}", encoding="utf-8")
     print(f"wrote {PAGE}")
 
