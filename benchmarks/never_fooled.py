@@ -1,7 +1,8 @@
 """What each library says of the broken models of the zoo, beside what robeval says.
 
-python -m benchmarks.never_fooled             write docs/never-fooled.md
+python -m benchmarks.never_fooled              write docs/never-fooled.md
 python -m benchmarks.never_fooled --images 20  with more images per model
+python -m benchmarks.never_fooled --only memoriser  these rows alone, the others as they stand
 
 The peers get the module as it is and their own documented call; what they return is measured on
 that module. They are installed with `pip install -c constraints.txt --no-deps --group peers`.
@@ -10,10 +11,14 @@ that module. They are installed with `pip install -c constraints.txt --no-deps -
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
+import io
 import json
 import tempfile
+import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -26,18 +31,41 @@ from robustbench_lite.testing import zoo
 
 PAGE = Path(__file__).parent.parent / "docs" / "never-fooled.md"
 EPS = 0.3
+FLOOR = 0.5
+IMAGES = 10
+SLOW = 60  # CPU seconds; who takes more has them beside the number
+LIBRARIES = ("foolbox", "torchattacks", "adversarial-robustness-toolbox", "pyautoattack")
+COLUMNS = (
+    "foolbox PGD",
+    "torchattacks PGD",
+    "ART PGD",
+    "pyautoattack",
+    "robeval exit",
+    "robeval",
+    "errors found",
+)
 HEAD = """# Never fooled
 
-Written by `python -m benchmarks.never_fooled`, which needs the other libraries: `pip install
--c constraints.txt --no-deps --group peers`. Each row is a model that is broken, around a network
-whose true robust accuracy at linf 0.3 is about 0; `constant-logits` and `bytes-input` are right by
-chance alone. The columns of the peers give the robust accuracy that they report for {images}
+Written by `python -m benchmarks.never_fooled --images {images}`, with {versions}; it needs
+`pip install -c constraints.txt --no-deps --group peers`.
+
+Each row is a model of `robustbench_lite.testing.zoo` that is broken, around a network whose true
+robust accuracy at linf 0.3 is about 0; `constant-logits` and `bytes-input` are right by chance
+alone. The columns of the peers give the robust accuracy that they report for the first {images}
 digits: PGD with 40 steps (foolbox, torchattacks, ART) and the AutoAttack cascade (pyautoattack),
-called as their documentation shows. *raised* is an exception. robeval runs `attack: standard` at
-linf 0.3 with the gate `robust_accuracy >= 0.5`; its columns give the exit code, the number that it
-prints ("-": none, the measurement is invalid) and its error findings. No broken model leaves with
-exit code 0.
+called as their documentation shows. *raised* names an exception; seconds stand beside what took
+more than {slow} of them. robeval runs `attack: standard` at linf 0.3 with the gate
+`robust_accuracy >= {floor}`; its columns give the exit code (1: the gate failed, 8: the measurement
+is invalid), the number that it prints ("-": none) and its error findings. No broken model leaves
+with exit code 0. Left out, as every attack would go all its way: {left_out} (each is in
+`tests/test_never_fooled.py`).
 """
+HEALTHY = """
+Two healthy controls of the zoo, for comparison: one undefended, one adversarially trained.
+"""
+CONTROLS = ("surrogate", "robust")
+LEFT_OUT = ("cached-answers", "cached-places", "counted-calls", "two-faced")
+"""Nothing breaks them while they are judged: every library would go all its way, for minutes."""
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -45,18 +73,20 @@ Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
 def peers() -> dict[str, Attack]:
     """Column -> attack of that library."""
 
-    def by_foolbox(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        from foolbox.attacks import LinfPGD
-
-        return rivals.foolbox(LinfPGD(steps=40), net, x, y, EPS)
-
     return {
-        "foolbox PGD": by_foolbox,
+        "foolbox PGD": lambda net, x, y: rivals.foolbox("LinfPGD", net, x, y, EPS, steps=40),
         "torchattacks PGD": lambda net, x, y: rivals.torchattacks(
             "PGD", net, x, y, eps=EPS, alpha=EPS / 15, steps=40
         ),
         "ART PGD": lambda net, x, y: rivals.art(
-            "ProjectedGradientDescent", net, x, y, eps=EPS, eps_step=EPS / 15, max_iter=40
+            "ProjectedGradientDescent",
+            net,
+            x,
+            y,
+            eps=EPS,
+            eps_step=EPS / 15,
+            max_iter=40,
+            verbose=False,
         ),
         "pyautoattack": lambda net, x, y: rivals.pyautoattack(net, x, y, "linf", EPS, batch=len(x)),
     }
@@ -75,13 +105,16 @@ def reported(attack: Attack, member: zoo.Member, x: Tensor, y: Tensor) -> str:
     net = member.factory().eval()
     for parameter in net.parameters():
         parameter.requires_grad_(False)
+    begin = time.process_time()
     try:
         x_adv = attack(net, x.clone(), y.clone())
         with torch.no_grad():
             correct = (net(x).argmax(dim=1) == y) & (net(x_adv).argmax(dim=1) == y)
-    except Exception:  # noqa: BLE001  (whatever a library raises is its answer)
-        return "raised"
-    return f"{100 * correct.double().mean():.0f} %"
+    except Exception as problem:  # noqa: BLE001  (whatever a library raises is its answer)
+        return f"raised {type(problem).__name__}"
+    seconds = time.process_time() - begin
+    late = f" ({seconds:.0f} s)" if seconds > SLOW else ""
+    return f"{100 * correct.double().mean():.0f} %{late}"
 
 
 def judged(member: zoo.Member, x: Tensor, y: Tensor, folder: Path) -> tuple[str, str, str]:
@@ -99,13 +132,14 @@ def judged(member: zoo.Member, x: Tensor, y: Tensor, folder: Path) -> tuple[str,
         },
         "datasets": {"digits": {"load": "arrays", "path": "digits.npz"}},
         "attacks": {"std": {"attack": "standard", "norm": "linf", "eps": EPS}},
-        "gates": {"floor": {"metric": "robust_accuracy", "attack": "std", "min": 0.5}},
+        "gates": {"floor": {"metric": "robust_accuracy", "attack": "std", "min": FLOOR}},
         "reports": ["csv"],
     }
     path = folder / f"{member.name}.yaml"
     path.write_text(json.dumps(suite), encoding="utf-8")
     out = folder / member.name
-    code = invoke(["run", str(path), "-o", str(out), "-q", "--threads", "1"])
+    with contextlib.redirect_stdout(io.StringIO()):
+        code = invoke(["run", str(path), "-o", str(out), "-q", "--threads", "1"])
     with (out / "tables" / "cells.csv").open(encoding="utf-8") as file:
         row = next(row for row in csv.DictReader(file) if row["attack"] == "std")
     findings = json.loads((out / "findings.json").read_text(encoding="utf-8"))
@@ -114,31 +148,61 @@ def judged(member: zoo.Member, x: Tensor, y: Tensor, folder: Path) -> tuple[str,
     return str(code), value, ", ".join(errors) or "none"
 
 
-def page(images: int, members: Sequence[zoo.Member]) -> str:
-    """The whole page."""
-    columns = [*peers(), "robeval exit", "robeval", "errors found"]
-    lines = [HEAD.format(images=images), "| model | " + " | ".join(columns) + " |"]
-    lines.append("|---" * (len(columns) + 1) + "|")
+def row(member: zoo.Member, images: int) -> str:
+    """One line of the table."""
+    x, y = digits(member, images)
+    cells = [reported(attack, member, x, y) for attack in peers().values()]
     with tempfile.TemporaryDirectory() as folder:
-        for member in members:
-            x, y = digits(member, images)
-            cells = [reported(attack, member, x, y) for attack in peers().values()]
-            cells += judged(member, x, y, Path(folder))
-            lines.append(f"| {member.name} | " + " | ".join(cells) + " |")
-            print(lines[-1], flush=True)
-    lines += ["", "What is wrong with each:", ""]
-    lines += [f"- `{member.name}`: {member.flaw}" for member in members]
-    return "\n".join(lines) + "\n"
+        cells += judged(member, x, y, Path(folder))
+    return f"| {member.name} | {' | '.join(cells)} |"
+
+
+def head(images: int) -> str:
+    """What stands above the table."""
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", *LIBRARIES))
+    left_out = ", ".join(f"`{name}`" for name in LEFT_OUT)
+    return HEAD.format(images=images, versions=versions, slow=SLOW, floor=FLOOR, left_out=left_out)
+
+
+def page(images: int, broken: Sequence[str], healthy: Sequence[str]) -> str:
+    """The whole page around the rows of the two tables."""
+    titles = [f"| model | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
+    flaws = [f"- `{member.name}`: {member.flaw}" for member in members()]
+    lines = [head(images), *titles, *broken, HEALTHY, *titles, *healthy]
+    return "\n".join([*lines, "", "What is wrong with each:", "", *flaws]) + "\n"
+
+
+def standing() -> dict[str, str]:
+    """The rows of the page as it is, by name."""
+    lines = PAGE.read_text(encoding="utf-8").splitlines() if PAGE.exists() else []
+    return {
+        line.split(" | ")[0].removeprefix("| "): line for line in lines if line.startswith("| ")
+    }
+
+
+def members() -> list[zoo.Member]:
+    """The broken ones that have a row."""
+    broken = [member for member in zoo.MEMBERS if member.kind == "broken"]
+    return [member for member in broken if member.name not in LEFT_OUT]
 
 
 def main() -> None:
     """Write docs/never-fooled.md."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=6)
-    images = parser.parse_args().images
+    parser.add_argument("--images", type=int, default=IMAGES)
+    parser.add_argument("--only", nargs="+", default=[], help="the rows to measure again")
+    asked = parser.parse_args()
     torch.set_num_threads(1)
-    broken = [member for member in zoo.MEMBERS if member.kind == "broken"]
-    PAGE.write_text(page(images, broken), encoding="utf-8")
+    kept = standing() if asked.only else {}
+    tables: list[list[str]] = []
+    for group in (members(), [zoo.member(name) for name in CONTROLS]):
+        tables.append([])
+        for member in group:
+            if member.name in asked.only or member.name not in kept:
+                kept[member.name] = row(member, asked.images)
+                print(kept[member.name], flush=True)
+            tables[-1].append(kept[member.name])
+    PAGE.write_text(page(asked.images, *tables), encoding="utf-8")
     print(f"wrote {PAGE}")
 
 

@@ -131,11 +131,13 @@ def art(name: str, net: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0, **own
         from art.attacks import evasion
         from art.estimators.classification import PyTorchClassifier
 
+        with torch.no_grad():
+            classes = net(x[:1]).shape[1]
         model = PyTorchClassifier(
             net,
             loss=nn.CrossEntropyLoss(),
             input_shape=tuple(x.shape[1:]),
-            nb_classes=10,
+            nb_classes=classes,
             clip_values=(0.0, 1.0),
             device_type="cpu",
         )

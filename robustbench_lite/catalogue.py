@@ -29,6 +29,10 @@ FINDINGS: Mapping[str, Entry] = MappingProxyType(
         "batch-dependent": Entry("error", "an output depends on the samples beside it"),
         "output-kind": Entry("error", "outputs are not what the suite declares them to be"),
         "saturated-cross-entropy": Entry("warning", "float32 rounds the cross-entropy away"),
+        "answers-change": Entry("error", "a model answers otherwise than a fresh copy of it"),
+        "break-taken-back": Entry(
+            "error", "what breaks the model for the attack does not when judged"
+        ),
         "constant-output": Entry("error", "every input gives the same output"),
         "chance-accuracy": Entry("error", "clean accuracy is not above chance"),
         "input-scaling": Entry("error", "another scaling of the inputs is much more accurate"),

@@ -43,7 +43,7 @@ AttackFunction = Callable[..., object]
 class Crafted:
     """What one call returned, with its cost per row (float64 [n]) and what was noticed.
 
-    `seen`: what it saw on its way.
+    `seen`: what it saw on its way. `drawn`: whether it or the model used the global random state.
     """
 
     candidate: object
@@ -51,6 +51,7 @@ class Crafted:
     seconds: float
     observed: Mapping[str, float]
     seen: Seen
+    drawn: bool = False
 
 
 def craft(
@@ -107,7 +108,14 @@ def craft(
         observed[CHANGED_INPUT] = 1
         if isinstance(candidate, Tensor) and candidate.data_ptr() == clean.data_ptr():
             candidate = candidate.clone()
-    return Crafted(candidate=candidate, tally=tally, seconds=seconds, observed=observed, seen=seen)
+    return Crafted(
+        candidate=candidate,
+        tally=tally,
+        seconds=seconds,
+        observed=observed,
+        seen=seen,
+        drawn=touched,
+    )
 
 
 @contextmanager

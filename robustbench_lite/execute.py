@@ -27,6 +27,7 @@ from .group import (
     split,
     take,
 )
+from .lookback import LookBack
 from .params import Params
 from .plugins import Registry, implementation
 from .records import join
@@ -159,6 +160,7 @@ class _Runner:
         self.batch_size = batch_size
         self.shard = shard
         self.self_test = self_test
+        self.look_back = LookBack(stock, plan.seed)
         self.clean: dict[tuple[str, str], Samples | Failure] = {}
         self.todo: set[str] = set()
 
@@ -223,9 +225,12 @@ class _Runner:
                     self_test=self.self_test,
                 )
             self._span(selected, group, tables, source, start, stop)
-            if fingerprint(source.differentiable) != before:
-                batch = self.stock.batch(selected, 0, 1)
-                observed |= {} if changes_itself(source, batch.x) else {CHANGED_MODEL: 1}
+            changed = fingerprint(source.differentiable) != before
+            if changed and not changes_itself(source, self.stock.batch(selected, 0, 1).x):
+                observed[CHANGED_MODEL] = 1
+            elif stop == selected.n and tables.begun:
+                observed |= self.look_back.at(group, selected, self.batch_size)
+            if changed:
                 self.stock.forget(group.source)
             tables.close(start, stop, self.batch_size, observed)
         return tables

@@ -37,12 +37,15 @@ BOX_HIGH = "box high"
 DIMENSION = "dimension "  # with its number, of the shape of one sample
 NO_PREFLIGHT = "no look beforehand"
 SILENT = "silent success"
+TAKEN_BACK = "taken back by the judge"
 RISING = "loss still rising"
 CLIMBED = "loss watched"
 UNSPENT = "half the budget unspent"
 UNBROKEN = "unbroken"
 NOT_REPEATED = "not repeated"
 REPEATED = "run twice"
+ASKED_AGAIN = "asked again"
+OTHERWISE = "answered otherwise"
 
 
 class TimeLimit(Exception):
@@ -163,6 +166,11 @@ class Tables:
                 eps = cell.eps.text if cell.eps else ""
                 reason = f"it starts from eps {eps}, which failed: {failure.reason}"
                 self._fail(other, dataclasses.replace(failure, reason=reason))
+
+    @property
+    def begun(self) -> bool:
+        """Whether the running part has rows."""
+        return bool(self._chunks)
 
     def close(self, start: int, stop: int, batch_size: int, noticed: Mapping[str, float]) -> None:
         """Store the running part of every cell that has one and lacks it."""

@@ -6,6 +6,7 @@ stop while it is still gaining. Neither shows in what it returns, so both are no
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import norms
-from .types import NO_NORM, Budget
+from .types import NO_NORM, Box, Budget
 
 LAST = 0.1  # of the looks at the loss: the end of the climb
 STILL_RISING = 0.05  # of the whole climb, gained in its last part (Pintor et al. 2022)
@@ -41,6 +42,7 @@ class Seen:
         self._y = y
         self._goal = goal
         self._budget = budget
+        self._reach = _reach(budget, x)
         self._best: Tensor | None = None
         n = x.shape[0]
         self._distance = torch.full((n,), float("inf"), dtype=torch.float64, device=x.device)
@@ -66,7 +68,7 @@ class Seen:
         distance = norms.distance(delta, self._budget.norm)
         flat = x.flatten(1)
         inside = ((flat >= box.low - slack) & (flat <= box.high + slack)).all(dim=1)
-        better = inside & (distance <= self._budget.eps) & (distance < self._distance[rows])
+        better = inside & (distance <= self._reach) & (distance < self._distance[rows])
         order = better.nonzero()[:, 0]
         if order.shape[0] == 0:
             return
@@ -117,3 +119,13 @@ class Seen:
 
 def _chosen(values: Tensor, index: Tensor | None) -> Tensor:
     return values if index is None else values[index]
+
+
+def _reach(budget: Budget, x: Tensor) -> float:
+    """The radius that the judge allows: float32 leaves a point of the sphere a little outside."""
+    if budget.norm == NO_NORM or not x.numel():
+        return budget.eps
+    box = budget.box
+    if not math.isfinite(box.width):  # an attack that is free of the box still starts in it
+        box = Box(float(x.min()), float(x.max()))
+    return budget.eps + norms.tolerance(budget.norm, budget.eps, box, tuple(x.shape[1:]))

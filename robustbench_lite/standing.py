@@ -35,6 +35,7 @@ class State:
     zero_gradient: NDArray[np.bool_]
     silent: NDArray[np.bool_]
     rising: NDArray[np.bool_]
+    taken_back: NDArray[np.bool_]
     observed: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -42,8 +43,8 @@ class State:
     def fresh(x_adv: Tensor) -> State:
         """Nothing is known yet."""
         n = x_adv.shape[0]
-        no = np.zeros(n, dtype=bool)
-        return State(x_adv, None, np.zeros(n), np.zeros(n), no, no.copy(), no.copy(), no.copy())
+        a, b, c, d, e = np.zeros((5, n), dtype=bool)
+        return State(x_adv, None, np.zeros(n), np.zeros(n), a, b, c, d, e)
 
     def at_next_eps(self) -> State:
         """The same rows at a larger eps: what is broken stays, its cost is not counted again."""
@@ -70,6 +71,7 @@ class State:
         """
         outcome = judged.outcome
         self.silent[rows] |= judged.silent
+        self.taken_back[rows] |= judged.taken_back
         self.seconds += crafted.seconds
         self.queries[rows] += crafted.tally.queries.cpu().numpy()
         self.gradients[rows] += crafted.tally.gradients.cpu().numpy()
@@ -103,12 +105,14 @@ class State:
 class Judged:
     """The judge's word on the better of what an attack returned and what it had passed over.
 
-    `silent`: bool [n], where it had passed over something better.
+    `silent`: bool [n], where it had passed over something better. `taken_back`: bool [n], where it
+    had seen a break that the judge does not find there; only if no lots were drawn.
     """
 
     candidate: object
     outcome: Outcome
     silent: NDArray[np.bool_]
+    taken_back: NDArray[np.bool_]
 
 
 def judged(
@@ -124,8 +128,9 @@ def judged(
     outcome = judge(model, batch, candidate, budget, goal=goal)
     silent = np.zeros(batch.x.shape[0], dtype=bool)
     best = crafted.seen.best()
+    taken_back = np.zeros_like(silent)
     if best is None:
-        return Judged(candidate, outcome, silent)
+        return Judged(candidate, outcome, silent, taken_back)
     rows = best.rows.cpu().numpy()
     better = ~outcome.success[rows]
     if nearest is not None:
@@ -133,7 +138,7 @@ def judged(
         better |= best.distance.cpu().numpy() < NEARER * returned
     rows = rows[better]
     if len(rows) == 0:
-        return Judged(candidate, outcome, silent)
+        return Judged(candidate, outcome, silent, taken_back)
     index = torch.from_numpy(rows).to(batch.x.device)
     seen = best.x[torch.from_numpy(better).to(batch.x.device)]
     own_goal = None if goal is None else goal[index]
@@ -144,7 +149,8 @@ def judged(
     if isinstance(candidate, Tensor) and candidate.shape == batch.x.shape:
         hit = torch.from_numpy(taken).to(batch.x.device)
         candidate = candidate.detach().to(batch.x).index_copy(0, index[hit], seen[hit])
-    return Judged(candidate, outcome, silent)
+    taken_back[rows] = again.adv_correct & (not crafted.drawn)
+    return Judged(candidate, outcome, silent, taken_back)
 
 
 def budget_of(spec: AttackSpec, params: Params, cell: Cell, eps: float, box: Box) -> Budget:

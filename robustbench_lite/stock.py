@@ -108,6 +108,10 @@ class Stock:
             self._models[name] = self._load(name)
         return self._models[name]
 
+    def fresh(self, name: str) -> LoadedModel | Failure:
+        """Another copy of a model, which nobody has asked anything; the caller lets go of it."""
+        return self._load(name)
+
     def _load(self, name: str) -> LoadedModel | Failure:
         if name in self._members:
             return self._together(name)

@@ -24,6 +24,7 @@ from .group import (
     NOT_CONFIRMED,
     RISING,
     SILENT,
+    TAKEN_BACK,
     UNBROKEN,
     UNCHANGED,
     UNSPENT,
@@ -286,6 +287,8 @@ class _Work:
     ) -> dict[str, float]:
         """Signs that the attack could have done more with the samples that it left."""
         counts = {SILENT: int((state.silent & self.clean[cell.model].clean_correct).sum())}
+        if cell.source == cell.model and self.targets[cell.model].verify is None and cell.eot == 1:
+            counts[TAKEN_BACK] = int((state.taken_back & unbroken).sum())
         if cell.effort == "iterative":
             counts[RISING] = int((state.rising & unbroken).sum())
         if cell.effort == "iterative" and cell.kind == "fixed-budget" and cell.norm in NORMS:

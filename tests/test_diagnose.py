@@ -19,9 +19,11 @@ from robustbench_lite.group import (
     ATTACKABLE,
     FOUND_ON_TWIN,
     ILLEGAL,
+    NO_PREFLIGHT,
     NOT_CONFIRMED,
     PARITY_DIFFERENCE,
     PARITY_TOLERANCE,
+    TAKEN_BACK,
     UNCHANGED,
 )
 from robustbench_lite.types import Cell, CellResult, CellStatus, Finding
@@ -51,6 +53,27 @@ def one(observed: Mapping[str, float], of: Cell = FGSM) -> Finding:
 def test_a_quiet_cell_has_no_finding() -> None:
     assert about({}) == []
     assert about({ATTACKABLE: 90, UNCHANGED: 3}) == []
+
+
+def test_a_look_beforehand_that_failed_is_a_warning() -> None:
+    finding = one({NO_PREFLIGHT: 1})
+    assert (finding.id, finding.severity) == ("no-preflight", "warning")
+
+
+def test_a_stand_in_for_gradients_is_a_warning() -> None:
+    stood_in = dataclasses.replace(cell("square", "8/255"), fallback_for=FGSM.entry)
+    skipped = dataclasses.replace(result(FGSM, {}, "skipped"), reason="no derivative")
+    results = {FGSM.id: skipped, stood_in.id: result(stood_in, {})}
+    (finding,) = findings([FGSM, stood_in], results)
+    assert (finding.id, finding.severity) == ("no-gradients", "warning")
+    assert finding.cells == (FGSM.id, stood_in.id)
+    assert "no derivative" in finding.message
+
+
+def test_few_breaks_taken_back_may_be_rounding() -> None:
+    assert about({TAKEN_BACK: 4, ATTACKABLE: 90}) == []
+    finding = one({TAKEN_BACK: 5, ATTACKABLE: 90})
+    assert (finding.id, finding.severity) == ("break-taken-back", "error")
 
 
 def test_broken_gradients_are_an_error() -> None:

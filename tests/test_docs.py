@@ -19,10 +19,11 @@ LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
 SUITE = re.compile(r"```yaml\n((?:#[^\n]*\n)?schema: 1\n.*?)```", re.DOTALL)
 
 
-def test_the_table_of_attacks_is_current() -> None:
-    command = [sys.executable, str(ROOT / "tools" / "attack_table.py"), "--check"]
+@pytest.mark.parametrize("tool", ["attack_table.py", "finding_table.py"])
+def test_generated_tables_are_current(tool: str) -> None:
+    command = [sys.executable, str(ROOT / "tools" / tool), "--check"]
     ended = subprocess.run(command, cwd=ROOT, check=False)
-    assert ended.returncode == 0, "run python tools/attack_table.py"
+    assert ended.returncode == 0, f"run python tools/{tool}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -40,7 +40,7 @@ LAYERS = (
         "planted",
         "selftest",
     },
-    {"work", "standing", "trial", "stock", "probe"},
+    {"work", "standing", "trial", "lookback", "stock", "probe"},
     {"suite", "plan", "execute", "store", "summary", "diagnose", "gate", "compare", "report"},
     {"prepare", "doctor", "measured", "versus", "history"},
     {"run"},

@@ -30,7 +30,12 @@ is INCONCLUSIVE (exit 6) and names the line to add. `attack: standard` brings bo
 Two checks run an attack beside its work: one sample of forty (at least one, at most eight) is
 attacked twice with the same seed, and the [self-test](self-test.md) lets every iterative attack
 look for adversarial examples that were planted for it (`self_test: off` ends that; the manifest
-records it). Before any attack, at most 64 samples look at the model itself.
+records it). Before any attack, at most 64 samples look at the model itself; after every group of
+attacks the model is asked 16 inputs again that a freshly loaded copy of it has answered, so that
+caches, counters and detectors with a memory show. [What other libraries say of broken
+models](never-fooled.md) stands beside what robeval says. Two commands measure the findings
+themselves: `python -m benchmarks.findings_cost` (passes and seconds that they cost) and
+`python -m benchmarks.false_alarms` (how often a healthy model is accused).
 
 ## Waivers
 

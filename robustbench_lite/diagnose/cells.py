@@ -8,13 +8,16 @@ from dataclasses import dataclass
 
 from ..craft import BROKEN_GRADIENT, CHANGED_INPUT, CHANGED_MODEL, TOUCHED_RNG, ZERO_GRADIENT
 from ..group import (
+    ASKED_AGAIN,
     ATTACKABLE,
     ILLEGAL,
     NO_PREFLIGHT,
     NOT_REPEATED,
+    OTHERWISE,
     REPEATED,
     RISING,
     SILENT,
+    TAKEN_BACK,
     UNBROKEN,
     UNCHANGED,
     UNSPENT,
@@ -25,6 +28,7 @@ from .subject import subject
 ZERO_GRADIENT_ERROR = 0.05  # share of the attacked samples from which the attack had no direction
 
 MANY = 0.01  # of the attacked samples
+WRONG = 0.05  # of the attacked samples: the number is wrong; less may be rounding at the boundary
 MOST = 0.5  # of the unbroken samples
 
 
@@ -95,6 +99,25 @@ _RULES = (
         "the attack changed the model's weights or its training mode",
         "the attack must work on `model.module()`, a private copy; report it to its author",
         (CHANGED_MODEL,),
+    ),
+    _Rule(
+        "answers-change",
+        "error",
+        _at(OTHERWISE),
+        "after it the model answered {answered otherwise:.0f} of {asked again:.0f} inputs otherwise"
+        " than a fresh copy of it: it remembers what it was asked, or is built by chance",
+        "an answer must depend on the input alone: take out caches, counters and detectors with a"
+        " memory, and give weights instead of random numbers",
+        (OTHERWISE, ASKED_AGAIN),
+    ),
+    _Rule(
+        "break-taken-back",
+        "error",
+        lambda observed: _share(observed, TAKEN_BACK, ATTACKABLE) > WRONG,
+        "{taken back by the judge:.0f} of {attackable:.0f} attacked samples were broken when the"
+        " attack asked the model and not when the same points were judged",
+        "the model must answer alike with and without gradients, in any batch and at any time",
+        (TAKEN_BACK, ATTACKABLE),
     ),
     _Rule(
         "no-preflight",

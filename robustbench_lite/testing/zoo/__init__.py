@@ -32,6 +32,10 @@ from .inputs import memoriser as memoriser
 from .inputs import tabular as tabular
 from .inputs import three_classes as three_classes
 from .inputs import two_classes as two_classes
+from .memory import cached_answers as cached_answers
+from .memory import cached_places as cached_places
+from .memory import counted_calls as counted_calls
+from .memory import two_faced as two_faced
 from .nets import digits as digits
 from .nets import undefended as undefended
 from .outputs import constant_logits as constant_logits

@@ -11,7 +11,7 @@ from torch import nn
 
 from robustbench_lite import ModelError
 
-from . import gradients, healthy, inputs, outputs, randomness, state
+from . import gradients, healthy, inputs, memory, outputs, randomness, state
 
 PACKAGE = __name__.rpartition(".")[0]
 DIGITS = tuple(range(10))
@@ -239,6 +239,34 @@ _INPUTS = (
         shape=(784,),
     ),
 )
+_NO_MEMORY = "an ONNX file keeps no state from one call to the next"
+_MEMORY = (
+    Member(
+        factory=memory.cached_answers,
+        flaw="What lies near an earlier input gets its answer, and clean inputs are asked first.",
+        finding=("answers-change",),
+        no_onnx=_NO_MEMORY,
+    ),
+    Member(
+        factory=memory.cached_places,
+        flaw="After 40 calls a row gets what the first batch of that size had in its place.",
+        finding=("answers-change",),
+        no_onnx=_NO_MEMORY,
+    ),
+    Member(
+        factory=memory.counted_calls,
+        flaw="After 40 calls what is near a known test image is replaced by it.",
+        finding=("answers-change",),
+        no_onnx=_NO_MEMORY,
+    ),
+    Member(
+        factory=memory.two_faced,
+        flaw="What is near a known test image is replaced by it, unless gradients are asked for.",
+        finding=("break-taken-back",),
+        truth=None,
+        no_onnx="an ONNX file cannot know whether gradients are asked for",
+    ),
+)
 _HEALTHY = (
     Member(
         factory=healthy.standard,
@@ -271,6 +299,7 @@ MEMBERS: tuple[Member, ...] = (
     *_RANDOMNESS,
     *_STATE,
     *_INPUTS,
+    *_MEMORY,
     *_HEALTHY,
 )
 

@@ -1,4 +1,4 @@
-"""A copy of a model that a chosen point of each sample's ball is known to break.
+"""A copy of a model that a known point of each sample's ball breaks.
 
 The copy puts a readout behind the logits, which every model has (a torch module, the twin of an
 ONNX file, a file that gives scores alone). So all that an attack has to get through stays in its
@@ -12,7 +12,9 @@ where its gain exceeds t. The other classes stand still, as far below y as they 
 least 1.25 M: never reached, but there for a ratio of logits to divide by. One hyperplane in two
 logits is enough, because every sample has its own; the number of classes stays k.
 
-`selftest` chooses r, M and t.
+`witness` chooses r, M and t. For attacks on decisions r is whichever other class is ahead, so that
+whatever the model itself misclassifies is adversarial on the copy too: such an attack has to start
+somewhere. So it is where the other classes are tied, as in one-hot outputs.
 """
 
 from __future__ import annotations
@@ -23,11 +25,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from . import losses
-from .access import score
-from .errors import AccessDenied
-from .seen import Seen
-from .types import Access, Box, Classifier, Evaluated, LoadedModel, Loss, covers
+from .. import losses
+from ..access import score
+from ..errors import AccessDenied
+from ..seen import Seen
+from ..types import Access, Box, Classifier, Evaluated, LoadedModel, Loss, covers
 
 ANY = -1
 """The rival that stands for whichever other class has the largest logit."""
@@ -183,11 +185,15 @@ class PlantedClassifier:
         return PlantedModule(self.model.module(), self.readout).eval()
 
 
-def planted_copy(model: LoadedModel, readout: Readout) -> LoadedModel:
-    """The copy as a loader would return it, to judge with; `model` is not touched."""
+def planted_copy(model: LoadedModel, readout: Readout, draws: int = 1) -> LoadedModel:
+    """The copy as a loader would return it, to judge with; `model` is not touched.
+
+    `draws`: passes averaged for every answer, of a model whose output is random.
+    """
 
     def predict(x: Tensor) -> Tensor:
-        return readout.of(x)(score(model, x))
+        own = readout.of(x)
+        return torch.stack([own(score(model, x)) for _ in range(draws)]).mean(dim=0)
 
     module = model.differentiable
     return dataclasses.replace(
