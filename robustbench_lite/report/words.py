@@ -14,6 +14,11 @@ SIGNS = {
     "INCONCLUSIVE": "?",
     "INVALID": "!",
     "NOT JUDGED": "·",
+    "WORSE": "↓",
+    "BETTER": "↑",
+    "UNCLEAR": "≈",
+    "SAME": "=",
+    "NOT COMPARED": "·",
 }
 NOTHING = "–"  # noqa: RUF001  (a dash is what an empty number looks like)
 
@@ -88,6 +93,34 @@ def decided_by(result: GateResult) -> str:
     if result.needed is None:
         return result.reason
     return f"{result.reason}; about {result.needed:,} samples would decide"
+
+
+def gate_number(result: GateResult, value: float | None) -> str:
+    """A gate's value in the unit of its metric: a distance as it is, anything else in percent."""
+    return number(value) if "distance" in result.metric else percent(value)
+
+
+def gate_limits(result: GateResult) -> str:
+    """Both limits of a gate, in the unit of its metric."""
+    if result.low is None or result.high is None:
+        return NOTHING
+    if "distance" in result.metric:
+        return f"{number(result.low)}, {number(result.high)}"
+    return interval(result.low, result.high)
+
+
+def points(value: float | None) -> str:
+    """A difference of two shares in percentage points, with its sign."""
+    if value is None or math.isnan(value):
+        return NOTHING
+    return "0.0" if abs(value) < 5e-4 else f"{100 * value:+.1f}".replace("-", "\u2212")
+
+
+def p_value(value: float | None) -> str:
+    """`0.031`, or `< 0.001`."""
+    if value is None or math.isnan(value):
+        return NOTHING
+    return "< 0.001" if value < 1e-3 else f"{value:.3f}"
 
 
 def overall(verdict: Verdict | None) -> str:
