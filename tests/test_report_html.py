@@ -21,9 +21,8 @@ from robustbench_lite import summary
 from robustbench_lite.report import charts, curves, gallery, html, origin, pictures, svg
 from robustbench_lite.report.tallies import Tally, tallies
 from robustbench_lite.types import Examples, Finding, Rate, Row
-from tests.finished_run import FakeRun, cell, eps, rule, world
+from tests.finished_run import HOSTILE, FakeRun, cell, eps, hostile_run, rule, world
 
-HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7*191}}"
 VOID = {"meta", "img", "br", "link", "input"}
 
 
@@ -64,40 +63,6 @@ class Page(HTMLParser):
 
     def named(self, *tags: str) -> list[dict[str, str]]:
         return [attributes for tag, attributes in self.tags if tag in tags]
-
-
-def hostile_run(path: Path) -> FakeRun:
-    finding = Finding(
-        id=HOSTILE,
-        severity="error",
-        message=HOSTILE,
-        advice=HOSTILE,
-        cells=(HOSTILE,),
-        numbers={HOSTILE: 1.0},
-    )
-    skipped = [cell(HOSTILE, "0.1", model=HOSTILE, dataset=HOSTILE, source=HOSTILE, skip=HOSTILE)]
-    run = world(
-        path,
-        n=40,
-        models={HOSTILE: 0.1},
-        dataset=HOSTILE,
-        gates=[rule(HOSTILE, minimum=0.5), rule("b", minimum=0.4, attack=HOSTILE)],
-        findings=[finding],
-        skipped=skipped,
-        manifest={"argv": ["robeval", "run", HOSTILE], HOSTILE: {HOSTILE: [HOSTILE, 1]}},
-    )
-    tables = {
-        key: dataclasses.replace(
-            each, sample_id=np.array([f"{HOSTILE}{i}" for i in range(40)], dtype=object)
-        )
-        for key, each in run.tables.items()
-    }
-    plan = dataclasses.replace(run.plan, suite=HOSTILE)
-    (path / "tables").mkdir(parents=True)
-    (path / "tables" / "own.csv").write_text(
-        f'"{HOSTILE.replace(chr(34), chr(34) * 2)}",b\n1,<b>x</b>\n'
-    )
-    return dataclasses.replace(run, plan=plan, tables=tables, suite_text=HOSTILE)
 
 
 @pytest.fixture(scope="module")
@@ -297,7 +262,7 @@ def test_limits_keep_their_order_on_the_axis(
     tick = next(p.attrib["d"] for p in root.iter("path") if p.attrib["class"] == "bound")
     left, right = (float(each) for each in re.findall(r"M([\d.]+) .*H([\d.]+)", span)[0])
     at = float(re.findall(r"M([\d.]+) ", tick)[0])
-    assert 26 <= min(left, at) <= max(right, at) <= 144
+    assert 28 <= min(left, at) <= max(right, at) <= 146
     if bound < low:
         assert at <= left
     if bound > high:

@@ -12,7 +12,7 @@ from .words import interval, number, percent
 
 _RUNG = 30.0  # pixels from one attack to the next
 _NAMES = 150  # pixels for their names
-_LONGEST_NAME = 24
+_LONGEST_NAME = 22
 _QUARTILES = ("a quarter", "half", "three quarters")
 
 Key = Callable[[str], str]  # an attack's entry -> its short id, which the toggles of the page know

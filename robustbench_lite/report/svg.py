@@ -19,7 +19,7 @@ WIDTH, HEIGHT = 460, 300
 LEFT, RIGHT, TOP, BOTTOM = 40, 62, 26, 42  # the headline stands on the right
 HUES = 6
 MARKERS = ("circle", "square", "triangle", "diamond", "down", "plus")
-_TICK_GAP = 34.0  # least distance of two labels under the axis
+_TICK_GAP = 40.0  # least distance of two labels under the axis
 _LONGEST_TICK = 7
 
 
@@ -129,7 +129,7 @@ _MARKS: dict[str, Callable[[float, float], str]] = {
 
 def limits(value: float, low: float, high: float, bounds: Sequence[float], status: str) -> Markup:
     """A gate's limits on a short axis around them, with the value and the floor or ceiling."""
-    width, left, right = 170.0, 26.0, 144.0
+    width, left, right = 176.0, 28.0, 146.0
     pad = max(0.6 * (max(high, *bounds) - min(low, *bounds)), 0.01)
     start = max(0.0, math.floor(100 * (min(low, *bounds) - pad)) / 100)
     stop = min(1.0, math.ceil(100 * (max(high, *bounds) + pad)) / 100)

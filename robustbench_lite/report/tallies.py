@@ -129,8 +129,11 @@ def _classes(samples: Samples) -> NDArray[np.int64]:
 
 
 def _counted(label: NDArray[np.int64], pred: NDArray[np.int64]) -> dict[tuple[int, int], int]:
-    pairs, counts = np.unique(np.stack([label, pred]), axis=1, return_counts=True)
-    return {(int(pairs[0, at]), int(pairs[1, at])): int(count) for at, count in enumerate(counts)}
+    answers = int(pred.max(initial=0)) + 1
+    codes, counts = np.unique(label * answers + pred, return_counts=True)
+    return {
+        divmod(int(code), answers): int(count) for code, count in zip(codes, counts, strict=True)
+    }
 
 
 def _quantiles(values: NDArray[np.float32]) -> tuple[float, ...]:
