@@ -13,7 +13,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
 
 from robustbench_lite.report import html
-from tests.finished_run import HOSTILE, FakeRun, eps, hostile_run, showcase
+from tests.finished_run import FakeRun, eps
+from tests.showcase import HOSTILE, hostile_run, showcase
 
 WIDTHS = (320, 768, 1280, 1920)
 CHROMIUM = next(

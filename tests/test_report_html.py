@@ -21,7 +21,8 @@ from robustbench_lite import summary
 from robustbench_lite.report import charts, curves, gallery, html, origin, pictures, svg
 from robustbench_lite.report.tallies import Tally, tallies
 from robustbench_lite.types import Examples, Finding, Rate, Row
-from tests.finished_run import HOSTILE, FakeRun, cell, eps, hostile_run, rule, world
+from tests.finished_run import FakeRun, cell, eps, rule, world
+from tests.showcase import HOSTILE, hostile_run
 
 VOID = {"meta", "img", "br", "link", "input"}
 

@@ -56,8 +56,9 @@
   for (const table of all("table.sortable")) {
     all("thead th", table).forEach((head, column) => {
       if (head.classList.contains("plain")) return;
-      const button = make("button", head.textContent);
+      const button = make("button", "");
       button.type = "button";
+      button.append(...head.childNodes);
       button.addEventListener("click", () => sort(table, head, column));
       head.replaceChildren(button);
     });
