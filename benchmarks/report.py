@@ -43,7 +43,7 @@ ATTACKS: tuple[tuple[str, float, Role, Kind], ...] = (
     ("uniform-noise", 0.1, "control", "fixed-budget"),
     ("sign-noise", 0.15, "control", "fixed-budget"),
     ("fgsm", 0.6, "attack", "fixed-budget"),
-    ("mi-fgsm", 0.8, "attack", "fixed-budget"),
+    ("gone-plug-in", 0.8, "attack", "fixed-budget"),
     ("pgd", 0.95, "attack", "fixed-budget"),
     ("apgd", 1.0, "attack", "fixed-budget"),
     ("square", 0.7, "attack", "fixed-budget"),

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.report import make
+from robustbench_lite import run as running
 from robustbench_lite.report import (
     changes,
     charts,
@@ -313,6 +315,16 @@ def test_a_page_that_grows_too_large_is_drawn_again_with_less(tmp_path: Path) ->
     assert re.search(r"[\d,]+ more charts; all of them are in tables/cells.csv", text)
     assert re.search(r"[\d,]+ more rows", text)
     assert "NOT JUDGED" not in text
+
+
+def test_a_stored_run_renders_without_the_plug_ins_that_made_it(tmp_path: Path) -> None:
+    make(tmp_path / "run", models=2, samples=60)
+    finished = running.judge_run(tmp_path / "run", ())
+    html.write(finished.run)
+    text = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "gone-plug-in" in text
+    for section in ("transfer", "classes", "confidence", "distances", "gallery", "pixels", "cost"):
+        assert f'<h2 id="{section}">' in text
 
 
 def test_levels_only_shrink() -> None:
