@@ -143,6 +143,13 @@ def test_no_width_scrolls_sideways(
             assert cut == 0, "what is cut can be scrolled by the keyboard"
 
 
+@pytest.mark.parametrize("width", [1280, 1320, 1920])
+def test_a_desktop_shows_why_without_scrolling(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    box = page.locator(".scroll", has=page.locator("table.gates"))
+    assert box.evaluate("box => box.scrollWidth <= box.clientWidth")
+
+
 def test_everything_can_be_read_without_the_script(browser: Browser, run: FakeRun) -> None:
     with _opened(browser, run, java_script_enabled=False) as (page, seen):
         assert not page.locator("#view").is_visible()
@@ -265,17 +272,36 @@ def test_printing_keeps_the_content_and_drops_the_controls(page: Page) -> None:
     assert background == "rgb(255, 255, 255)"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(browser: Browser, run: FakeRun, scheme: str) -> None:
-    axe = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+AXE = files("axe_playwright_python").joinpath("axe.min.js")
+
+
+def violations(page: Page, where: str, rules: str) -> list[tuple[str, str]]:
+    """Serious and critical violations below `where`: rule and the element."""
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    found = page.evaluate(f"axe.run({where}, {rules})")
+    assert found["passes"] or found["violations"], "the rules were applied"
+    return [
+        (each["id"], node["html"][:200])
+        for each in found["violations"]
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "rules"), [("light", "{}"), ("dark", "{runOnly: ['color-contrast']}")]
+)
+def test_axe_finds_nothing_serious(browser: Browser, run: FakeRun, scheme: str, rules: str) -> None:
     with _opened(browser, run, color_scheme=scheme) as (page, _):
-        page.evaluate(axe)
-        only = "{runOnly: ['color-contrast']}" if scheme == "dark" else "{}"
-        found = page.evaluate(f"axe.run(document, {only})")
-        assert found["passes"], "the rules were applied"
-        bad = [
-            (each["id"], each["nodes"][0]["html"][:200])
-            for each in found["violations"]
-            if each["impact"] in ("serious", "critical")
-        ]
-        assert not bad
+        assert not violations(page, "document", rules)
+
+
+def test_axe_finds_what_is_planted(page: Page) -> None:
+    page.evaluate(
+        """() => {
+            document.querySelector('.lead').style.opacity = 0.5;
+            document.body.appendChild(document.createElement('button')).id = 'nameless';
+        }"""
+    )
+    assert [rule for rule, _ in violations(page, "'.lead'", "{}")] == ["color-contrast"]
+    assert [rule for rule, _ in violations(page, "'#nameless'", "{}")] == ["button-name"]
