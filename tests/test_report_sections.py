@@ -21,6 +21,7 @@ from robustbench_lite.report import (
     confidence,
     cost,
     curves,
+    gallery,
     html,
     limits,
     pixels,
@@ -164,6 +165,19 @@ def test_classes_are_shown_where_about_half_is_left() -> None:
         assert shares == sorted(shares)
         for label, n, counts in each.matrix:
             assert sum(counts) == n == next(line.n for line in each.lines if line.label == label)
+
+
+def test_the_gallery_shows_each_attack_before_a_second_example_of_one() -> None:
+    for wall in gallery.walls(RUN, TALLIED, 2_000_000):
+        names = [specimen.attack for specimen in wall.specimens]
+        in_a_ball = [name for name in names if name != "fog"]
+        firsts = len(dict.fromkeys(in_a_ball))
+        assert len(set(in_a_ball[:firsts])) == firsts, names
+        assert "fog" not in names or names.index("fog") >= len(in_a_ball)
+        first = wall.specimens[0].sample
+        cells = [t for t in TALLIED.values() if t.row.model == wall.model]
+        own = [each for t in cells if t.row.attack == names[0] for each in t.candidates]
+        assert first.adv_confidence == max(each.adv_confidence for each in own)
 
 
 def test_many_classes_give_pairs_in_place_of_a_matrix(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 
 from ..types import Examples, Row
 from .pictures import Trio, trio
@@ -13,6 +12,7 @@ from .view import FinishedRun
 from .words import attack_name, budget, number
 
 PER_MODEL = 8
+_Pick = tuple[Row, Candidate]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,23 +55,40 @@ def walls(run: FinishedRun, found: Mapping[str, Tally], room: int) -> list[Wall]
     return built
 
 
-def _choose(group: Sequence[Tally]) -> list[tuple[Row, Candidate]]:
+def _choose(group: Sequence[Tally]) -> list[_Pick]:
     """Up to eight, each sample once: every attack's worst in turn, the rest if room is left."""
-    first: dict[int, tuple[Row, Candidate]] = {}
+    chosen: dict[int, _Pick] = {}
     for of in range(3):
-        if len(first) >= PER_MODEL:
-            break
-        own = [[(t.row, each) for each in t.candidates] for t in group if rank(t.row) == of]
-        for turn in zip_longest(*own):
-            for pick in turn:
-                if pick is not None:
-                    first.setdefault(pick[1].position, pick)
-    return list(first.values())[:PER_MODEL]
+        queues = _by_attack([tally for tally in group if rank(tally.row) == of])
+        while any(queues) and len(chosen) < PER_MODEL:
+            for queue in queues:
+                fresh = next((at for at, pick in enumerate(queue) if _new(pick, chosen)), None)
+                if fresh is None:
+                    queue.clear()
+                elif len(chosen) < PER_MODEL:
+                    chosen[queue[fresh][1].position] = queue[fresh]
+                    del queue[: fresh + 1]
+    return list(chosen.values())
 
 
-def _specimens(
-    run: FinishedRun, chosen: Sequence[tuple[Row, Candidate]], room: int
-) -> list[Specimen]:
+def _new(pick: _Pick, chosen: Mapping[int, _Pick]) -> bool:
+    return pick[1].position not in chosen
+
+
+def _by_attack(group: Sequence[Tally]) -> list[list[_Pick]]:
+    """The examples of each attack over all of its budgets, the most confident mistake first."""
+    attacks: dict[str, list[_Pick]] = {}
+    for tally in group:
+        own = attacks.setdefault(attack_name(tally.row), [])
+        own += [(tally.row, each) for each in tally.candidates]
+    return [sorted(own, key=_doubt) for own in attacks.values()]
+
+
+def _doubt(pick: _Pick) -> float:
+    return -pick[1].adv_confidence
+
+
+def _specimens(run: FinishedRun, chosen: Sequence[_Pick], room: int) -> list[Specimen]:
     shown: list[Specimen] = []
     loaded: dict[str, Examples | None] = {}
     for row, sample in chosen:

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from ..types import CLEAN, NO_NORM, NORMS, WORST_CASE, Row, Samples
 from .view import FinishedRun, summary_of
+from .words import attack_name
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 PER_CELL = 8  # examples of a cell that are looked at
-MOST_CELLS = 16  # cells of a model whose examples are looked at: pictures may be large
+MOST_CELLS = 12  # cells of a model whose examples are looked at: pictures may be large
 Place = tuple[str, str]  # model, dataset
 
 
@@ -78,15 +79,23 @@ def tallies(
 
 
 def _pictured(rows: Sequence[Row], places: Collection[Place]) -> set[str]:
-    """Cells that broke something, a few per model."""
-    chosen: dict[Place, list[str]] = {place: [] for place in places}
-    for row in sorted(rows, key=rank):
-        of = chosen.get((row.model, row.dataset))
-        if of is None or row.plugin == WORST_CASE or len(of) >= MOST_CELLS:
+    """A few cells per model that broke something: one of each attack before a second one."""
+    turns: dict[tuple[str, ...], int] = {}
+    broke: dict[Place, list[tuple[int, int, str]]] = {place: [] for place in places}
+    for row in rows:
+        of = broke.get((row.model, row.dataset))
+        if of is None or row.plugin == WORST_CASE:
             continue
         if row.attack_success_rate is not None and row.attack_success_rate.count:
-            of.append(row.cell_id)
-    return {cell_id for cells in chosen.values() for cell_id in cells}
+            spot = (row.model, row.dataset, attack_name(row))
+            turns[spot] = turns.get(spot, 0) + 1
+            of.append((rank(row), turns[spot], row.cell_id))
+    chosen = (sorted(cells, key=_turn)[:MOST_CELLS] for cells in broke.values())
+    return {cell_id for cells in chosen for _, _, cell_id in cells}
+
+
+def _turn(cell: tuple[int, int, str]) -> tuple[int, int]:
+    return cell[:2]
 
 
 def rank(row: Row) -> int:
