@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from robustbench_lite import summary
-from robustbench_lite.report import charts, curves, gallery, html, origin, pictures, svg
+from robustbench_lite.report import charts, curves, gallery, html, origin, pictures, svg, words
 from robustbench_lite.report.tallies import Tally, tallies
-from robustbench_lite.types import Examples, Finding, Rate, Row
+from robustbench_lite.types import Examples, Finding, GateResult, Rate, Row
 from tests.finished_run import FakeRun, cell, eps, rule, world
 from tests.showcase import HOSTILE, hostile_run
 
@@ -268,6 +268,47 @@ def test_limits_keep_their_order_on_the_axis(
         assert at <= left
     if bound > high:
         assert at >= right
+
+
+def test_the_closest_gate_is_named_if_all_pass(tmp_path: Path) -> None:
+    far = rule("far", "clean_accuracy", minimum=0.5)
+    near = rule("near", "clean_accuracy", model="robust", minimum=0.93)
+    text = html.page(world(tmp_path / "x", n=300, gates=[far, near]))
+    assert re.search("Closest to its bound: <b>near</b>, robust on test", text)
+    lost = rule("lost", "clean_accuracy", minimum=0.999)
+    assert "Closest to its bound" not in html.page(world(tmp_path / "y", gates=[far, near, lost]))
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_slack_is_positive_exactly_for_limits_inside_the_bounds(
+    low: float, high: float, bound: float
+) -> None:
+    low, high = sorted((low, high))
+    gate = GateResult(
+        gate="g",
+        status="PASS",
+        metric="robust_accuracy",
+        threshold=f">= {bound!r}",
+        subject="",
+        cell_id="",
+        value=low,
+        low=low,
+        high=high,
+        n=10,
+        reason="",
+        needed=None,
+        where="",
+    )
+    floor, ceiling = (
+        words.slack(gate),
+        words.slack(dataclasses.replace(gate, threshold=f"<= {bound!r}")),
+    )
+    assert floor == low - bound
+    assert ceiling == bound - high
+    both = dataclasses.replace(gate, threshold=f">= {bound!r}, <= {bound!r}")
+    assert words.slack(both) == min(low - bound, bound - high)
+    assert words.slack(dataclasses.replace(gate, threshold="max drop 0.01")) is None
+    assert words.bounds(dataclasses.replace(gate, threshold="")) == []
 
 
 def test_a_row_without_a_rate_leaves_no_point() -> None:

@@ -107,6 +107,7 @@ def _head(run: FinishedRun, cells: Sequence[Row], limits: Limits) -> dict[str, o
         "verdict": run.verdict,
         "word": words.overall(run.verdict),
         "worries": _worries(gates),
+        "closest": _closest(gates),
         "partial": summary_of(run).partial,
         "facts": _facts(run, cells),
         "gates": gates[: limits.lines],
@@ -184,6 +185,14 @@ def _worries(gates: Sequence[GateResult]) -> list[GateResult]:
     order = ("FAIL", "INVALID", "INCONCLUSIVE")
     bad = [gate for gate in gates if gate.status in order]
     return sorted(bad, key=lambda gate: order.index(gate.status))
+
+
+def _closest(gates: Sequence[GateResult]) -> GateResult | None:
+    """Of gates that all pass, the one whose limit is nearest to its bound."""
+    measured = [(slack, gate) for gate in gates if (slack := words.slack(gate)) is not None]
+    if not measured or any(gate.status != "PASS" for gate in gates):
+        return None
+    return min(measured, key=lambda pair: pair[0])[1]
 
 
 def _facts(run: FinishedRun, cells: Sequence[Row]) -> list[tuple[str, str]]:

@@ -77,7 +77,9 @@ def _shares(floor: float) -> Markup:
 def _rung(series: Series, y: float, key: Key) -> Markup:
     (point,) = series.points
     rate, style = point.rate, look(series.kind, series.slot)
-    name = series.name if len(series.name) <= _LONGEST_NAME else f"{series.name[:_LONGEST_NAME]}…"
+    noted = series.kind == "control" and series.attack and "control" not in series.name
+    name = f"{series.name} (control)" if noted else series.name
+    name = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
     said = f"{series.name}: {percent(rate.value)} [{interval(rate.low, rate.high)}], n {rate.n:,}"
     worst = series.kind == "worst-case"
     span = f"M{at(_along(rate.low), y)}H{short(_along(rate.high))}"

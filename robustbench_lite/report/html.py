@@ -112,10 +112,7 @@ def _limits(gate: GateResult) -> Markup:
     """The picture of a gate's limits; none for a number that is no share."""
     if gate.value is None or gate.low is None or gate.high is None:
         return Markup("")
-    try:
-        bounds = [float(part.split()[-1]) for part in gate.threshold.split(", ") if part]
-    except ValueError:
-        return Markup("")
+    bounds = [bound for _, bound in words.bounds(gate)]
     if not bounds or not all(0 <= each <= 1 for each in (*bounds, gate.low, gate.high)):
         return Markup("")
     return svg.limits(gate.value, gate.low, gate.high, bounds, gate.status)

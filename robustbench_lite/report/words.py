@@ -95,6 +95,29 @@ def decided_by(result: GateResult) -> str:
     return f"{result.reason}; about {result.needed:,} samples would decide"
 
 
+def bounds(result: GateResult) -> list[tuple[str, float]]:
+    """The floor and ceiling of a gate, (">=", 0.85) and the like; nothing else is read."""
+    found: list[tuple[str, float]] = []
+    for part in result.threshold.split(", "):
+        sign, _, text = part.partition(" ")
+        try:
+            found.append((sign, float(text)))
+        except ValueError:
+            return []
+    return [each for each in found if each[0] in (">=", "<=")]
+
+
+def slack(result: GateResult) -> float | None:
+    """How far the deciding limits of a gate are from its nearest bound; None where it has none."""
+    if result.low is None or result.high is None:
+        return None
+    gaps = [
+        result.low - bound if sign == ">=" else bound - result.high
+        for sign, bound in bounds(result)
+    ]
+    return min(gaps, default=None)
+
+
 def gate_number(result: GateResult, value: float | None) -> str:
     """A gate's value in the unit of its metric: a distance as it is, anything else in percent."""
     return number(value) if "distance" in result.metric else percent(value)
