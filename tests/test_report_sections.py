@@ -143,6 +143,21 @@ def test_the_diagonal_is_the_white_box_and_agreement_is_counted() -> None:
             assert (crossing.agreement.count, crossing.agreement.n) == (same.sum(), both.sum())
 
 
+def test_a_target_that_is_no_source_has_its_white_box_in_a_last_line() -> None:
+    one_way = [
+        row for row in rows() if not (row.attack == "pgd-transfer" and row.model == "robust")
+    ]
+    (matrix,) = transfer.matrices(transfer.groups(one_way, RUN.plan, PLACES), TALLIED)
+    assert [source for source, _ in matrix.lines] == ["robust", transfer.ITSELF]
+    (own, crossed), whites = (line for _, line in matrix.lines)
+    assert crossed is not None
+    assert not crossed.white_box
+    assert own == whites[0]
+    assert [each.row for each in whites if each] == [
+        row_of(model, "pgd", "0.1") for model in matrix.targets
+    ]
+
+
 def test_without_a_transfer_there_is_no_matrix(tmp_path: Path) -> None:
     plain = world(tmp_path / "x", n=20)
     assert not transfer.groups(rows(plain), plain.plan, PLACES)

@@ -29,7 +29,10 @@ class Crossing:
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """One attack at one budget: a line per source, a column per target, None if not measured."""
+    """One attack at one budget: a line per source, a column per target, None if not measured.
+
+    Where a target is no source itself, the last line holds every white box, to compare with.
+    """
 
     attack: str
     budget: str
@@ -41,6 +44,7 @@ class Matrix:
 # A transfer runs to its end, a white box may stop at the first point that breaks its own model.
 _WHEN_TO_STOP = frozenset({"stop_when_broken"})
 
+ITSELF = "the target itself"
 _Key = tuple[str, str, str]  # dataset, attack with its parameters, budget
 _Spot = tuple[str, str]  # source, target
 
@@ -93,14 +97,17 @@ def matrices(
 def _matrix(key: _Key, by_spot: Mapping[_Spot, Row], tallied: Mapping[str, Tally]) -> Matrix:
     dataset, _, words = key
     targets = tuple(dict.fromkeys(target for _, target in by_spot))
-    asked = dict.fromkeys(source for source, _ in by_spot)
-    sources = [name for name in targets if name in asked]
-    sources += [name for name in asked if name not in targets]
-    lines = tuple(
+    crossed = dict.fromkeys(source for source, target in by_spot if source != target)
+    sources = [name for name in targets if name in crossed]
+    sources += [name for name in crossed if name not in targets]
+    lines = [
         (source, tuple(_crossing(by_spot, source, target, tallied) for target in targets))
         for source in sources
-    )
-    return Matrix(next(iter(by_spot.values())).plugin, words, dataset, targets, lines)
+    ]
+    if any(source == target and source not in crossed for source, target in by_spot):
+        own = tuple(_crossing(by_spot, target, target, tallied) for target in targets)
+        lines.append((ITSELF, own))
+    return Matrix(next(iter(by_spot.values())).plugin, words, dataset, targets, tuple(lines))
 
 
 def _crossing(
