@@ -212,8 +212,9 @@ def world(
     shape: tuple[int, ...] = (1, 12, 12),
     skipped: Sequence[Cell] = (),
     manifest: Mapping[str, Json] | None = None,
+    more: Sequence[tuple[Cell, Samples, Examples]] = (),
 ) -> FakeRun:
-    """A whole run: every attack of STRENGTHS on every model (name -> mean margin)."""
+    """A whole run: every attack of STRENGTHS on every model (name -> mean margin), and `more`."""
     rng = np.random.default_rng(7)
     models = models or {"robust": 0.5, "undefended": 0.08}
     cells: list[Cell] = []
@@ -234,6 +235,9 @@ def world(
                 tables[each.id] = table(correct, broken, adv_confidence=confidence)
                 shown = np.flatnonzero(broken)[:4].tolist()
                 gallery[each.id] = images(shown, shape, 0.1) if shown else images([0], shape, 0.1)
+    for each, samples, shown in more:
+        cells.append(each)
+        tables[each.id], gallery[each.id] = samples, shown
     cells += skipped
     plan = Plan(suite=path.name, seed=0, models={}, datasets={}, cells=tuple(cells))
     component = Component(name=dataset, loader="arrays", content="ab12", files={}, parameters={})

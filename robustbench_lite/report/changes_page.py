@@ -7,31 +7,20 @@ import hashlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup
-from numpy.typing import NDArray
 
 from ..types import CLEAN, NO_NORM, Cell, Change, Comparison, Samples
 from . import changes as told
-from . import gallery, words
+from . import words
+from .pictures import Trio, trio
 from .view import FinishedRun
 
 TEMPLATES = Path(__file__).parent / "templates"
 PER_CHANGE = 4  # samples that are shown for a line, of each kind
 MOST_BYTES = 2_500_000  # of pictures in the page
 MOST_LINES = 2000
-Image = NDArray[np.float32]
-
-
-class Trio(NamedTuple):
-    """Clean, adversarial and their difference, which is amplified by `factor`."""
-
-    clean: Markup
-    adversarial: Markup
-    difference: Markup
-    factor: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +97,7 @@ def _shown(
             continue
         broken = _shots(head, change.head_cell, change.newly_broken) if room > 0 else ()
         fixed = _shots(base, change.base_cell, change.newly_fixed) if room > 0 else ()
-        room -= sum(len(part) for shot in (*broken, *fixed) for part in shot.trio)
+        room -= sum(shot.trio.size for shot in (*broken, *fixed))
         yield Shown(change, broken, fixed)
 
 
@@ -122,7 +111,12 @@ def _shots(run: FinishedRun | None, cell_id: str, ids: Collection[str]) -> tuple
         return ()
     wanted = np.isin(samples.sample_id[examples.positions].astype(str), list(ids))
     return tuple(
-        _shot(cell, samples, int(examples.positions[at]), trio(examples.x[at], examples.x_adv[at]))
+        _shot(
+            cell,
+            samples,
+            int(examples.positions[at]),
+            trio(examples.x[at], examples.x_adv[at], ("clean", "adversarial")),
+        )
         for at in np.flatnonzero(wanted)[:PER_CHANGE]
     )
 
@@ -139,22 +133,4 @@ def _shot(cell: Cell, samples: Samples, row: int, pictures: Trio) -> Shot:
         adv_confidence=float(samples.adv_confidence[row]),
         distance="" if distance is None else f"{measured} distance {words.number(distance)}",
         trio=pictures,
-    )
-
-
-def trio(x: Image, x_adv: Image) -> Trio:
-    """x, x_adv: one sample [*shape] in the data's box, drawn on a common range."""
-    low = float(min(x.min(initial=0.0), x_adv.min(initial=0.0)))
-    high = float(max(x.max(initial=1.0), x_adv.max(initial=1.0)))
-    delta = x_adv - x
-    factor = gallery.amplification(float(np.abs(delta).max(initial=0.0)), high - low)
-    pixels = gallery.as_pixels(x) is not None
-    draw = gallery._picture if pixels else gallery._bars  # noqa: SLF001  (of the same room)
-    middle = (low + high) / 2
-    swing = 0.0 if pixels else middle
-    return Trio(
-        draw(x, low, high, "clean"),
-        draw(x_adv, low, high, "adversarial"),
-        draw(middle - swing + factor * delta, low - swing, high - swing, "difference"),
-        f"{factor:,.6g}",
     )

@@ -2,50 +2,29 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
-from typing import NamedTuple
 
-import numpy as np
-from markupsafe import Markup
-from numpy.typing import NDArray
-
-from ..types import CLEAN, NO_NORM, WORST_CASE, Examples, Row, Samples
-from .svg import bars
-from .view import FinishedRun, summary_of
+from ..types import Examples, Row
+from .pictures import Trio, trio
+from .tallies import Candidate, Place, Tally, rank
+from .view import FinishedRun
 from .words import attack_name, budget, number
 
 PER_MODEL = 8
-MOST_BYTES = 2_500_000  # of pictures in one page; the whole page stays under 5 MB
-SHOWN_SIDE = 100  # pixels on the page; smaller images are enlarged by whole factors
-MOST_BARS = 32
-Image = NDArray[np.float32]
+_Pick = tuple[Row, Candidate]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Specimen:
-    """One broken sample with its three pictures and the words under them.
+    """One broken sample with its three pictures and the words under them."""
 
-    `factor`: the difference is amplified by it, around mid-grey (or zero).
-    """
-
+    entry: str
     attack: str
     budget: str
-    sample_id: str
-    label: int
-    clean_pred: int
-    clean_confidence: float
-    adv_pred: int
-    adv_confidence: float
+    sample: Candidate
     distance: str
-    factor: str
-    note: str
-    clean: Markup
-    adversarial: Markup
-    difference: Markup
+    trio: Trio
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,159 +37,81 @@ class Wall:
     left_out: int
 
 
-def walls(run: FinishedRun) -> list[Wall]:
-    """The worst examples per model and dataset: the most confident mistakes, attacks in turn."""
-    places: dict[tuple[str, str], list[Row]] = {}
-    for row in summary_of(run).rows:
-        if row.status == "ok" and row.attack not in (CLEAN, WORST_CASE):
-            places.setdefault((row.model, row.dataset), []).append(row)
-    room = MOST_BYTES
-    found: list[Wall] = []
-    for (model, dataset), rows in places.items():
-        chosen = _choose(run, rows)
-        shown: list[Specimen] = []
-        for candidate in chosen:
-            specimen = _specimen(run, candidate)
-            size = sum(map(len, (specimen.clean, specimen.adversarial, specimen.difference)))
-            if size <= room:
-                room -= size
-                shown.append(specimen)
-        if chosen:
-            found.append(Wall(model, dataset, tuple(shown), len(chosen) - len(shown)))
-    return found
+def walls(run: FinishedRun, found: Mapping[str, Tally], room: int) -> list[Wall]:
+    """The worst examples per model and dataset: the most confident mistakes, attacks in turn.
+
+    `room`: bytes of pictures that the page may hold.
+    """
+    places: dict[Place, list[Tally]] = {}
+    for tally in found.values():
+        if tally.candidates:
+            places.setdefault((tally.row.model, tally.row.dataset), []).append(tally)
+    built: list[Wall] = []
+    fair = room // max(len(places), 1)
+    for place, group in places.items():
+        chosen = _choose(group)
+        shown = _specimens(run, chosen, fair)
+        built.append(Wall(*place, tuple(shown), len(chosen) - len(shown)))
+    return built
 
 
-class _Candidate(NamedTuple):
-    """A broken example: its cell, its index in the examples, its position in the table."""
-
-    row: Row
-    at: int
-    position: int
-
-
-def _choose(run: FinishedRun, rows: Sequence[Row]) -> list[_Candidate]:
-    """Up to eight, each sample once: every attack's worst in turn, controls if room is left."""
-    first: dict[int, _Candidate] = {}
-    for role in ("attack", "control"):
-        if len(first) >= PER_MODEL:
-            break
-        per_cell = [_by_confidence(run, row) for row in rows if row.role == role]
-        for turn in zip_longest(*per_cell):
-            for candidate in turn:
-                if candidate is not None:
-                    first.setdefault(candidate.position, candidate)
-    return list(first.values())[:PER_MODEL]
+def _choose(group: Sequence[Tally]) -> list[_Pick]:
+    """Up to eight, each sample once: every attack's worst in turn, the rest if room is left."""
+    chosen: dict[int, _Pick] = {}
+    for of in range(3):
+        queues = _by_attack([tally for tally in group if rank(tally.row) == of])
+        while any(queues) and len(chosen) < PER_MODEL:
+            for queue in queues:
+                fresh = next((at for at, pick in enumerate(queue) if _new(pick, chosen)), None)
+                if fresh is None:
+                    queue.clear()
+                elif len(chosen) < PER_MODEL:
+                    chosen[queue[fresh][1].position] = queue[fresh]
+                    del queue[: fresh + 1]
+    return list(chosen.values())
 
 
-def _by_confidence(run: FinishedRun, row: Row) -> list[_Candidate]:
-    """A cell's broken examples, the most confident mistake first."""
-    examples, samples = run.examples(row.cell_id), run.samples(row.cell_id)
-    if examples is None or samples is None:
-        return []
-    at = examples.positions
-    broken = np.flatnonzero(samples.clean_correct[at] & samples.success[at])
-    order = broken[np.argsort(-samples.adv_confidence[at][broken], kind="stable")]
-    return [_Candidate(row, int(index), int(at[index])) for index in order[:PER_MODEL]]
+def _new(pick: _Pick, chosen: Mapping[int, _Pick]) -> bool:
+    return pick[1].position not in chosen
 
 
-def _specimen(run: FinishedRun, candidate: _Candidate) -> Specimen:
-    row, at, position = candidate
-    samples, examples = run.samples(row.cell_id), run.examples(row.cell_id)
-    assert samples is not None
-    assert examples is not None
-    low, high = _range(examples, at)
-    x, x_adv = examples.x[at], examples.x_adv[at]
-    delta = x_adv - x
-    factor = amplification(float(np.abs(delta).max(initial=0.0)), high - low)
-    middle = (low + high) / 2
-    pixels = as_pixels(x) is not None
-    draw, swing = (_picture, 0.0) if pixels else (_bars, middle)
+def _by_attack(group: Sequence[Tally]) -> list[list[_Pick]]:
+    """The examples of each attack over all of its budgets, the most confident mistake first."""
+    attacks: dict[str, list[_Pick]] = {}
+    for tally in group:
+        own = attacks.setdefault(attack_name(tally.row), [])
+        own += [(tally.row, each) for each in tally.candidates]
+    return [sorted(own, key=_doubt) for own in attacks.values()]
+
+
+def _doubt(pick: _Pick) -> float:
+    return -pick[1].adv_confidence
+
+
+def _specimens(run: FinishedRun, chosen: Sequence[_Pick], room: int) -> list[Specimen]:
+    shown: list[Specimen] = []
+    loaded: dict[str, Examples | None] = {}
+    for row, sample in chosen:
+        if row.cell_id not in loaded:
+            loaded = {row.cell_id: run.examples(row.cell_id)}  # one cell's pictures at a time
+        examples = loaded[row.cell_id]
+        if examples is None:
+            continue
+        names = (f"clean, seen as {sample.clean_pred}", f"adversarial, seen as {sample.adv_pred}")
+        pictures = trio(examples.x[sample.at], examples.x_adv[sample.at], names)
+        if pictures.size <= room:
+            room -= pictures.size
+            shown.append(_specimen(row, sample, pictures))
+    return shown
+
+
+def _specimen(row: Row, sample: Candidate, pictures: Trio) -> Specimen:
+    measured = sample.distance is not None
     return Specimen(
+        entry=row.attack,
         attack=attack_name(row),
         budget=budget(row),
-        sample_id=str(samples.sample_id[position]),
-        label=int(samples.label[position]),
-        clean_pred=int(samples.clean_pred[position]),
-        clean_confidence=float(samples.clean_confidence[position]),
-        adv_pred=int(samples.adv_pred[position]),
-        adv_confidence=float(samples.adv_confidence[position]),
-        distance=_distance(row, samples, position),
-        factor=f"{factor:,.6g}",
-        note=_note(x, low, high),
-        clean=draw(x, low, high, "clean"),
-        adversarial=draw(x_adv, low, high, "adversarial"),
-        difference=draw(middle - swing + factor * delta, low - swing, high - swing, "difference"),
+        sample=sample,
+        distance=f"{row.norm} distance {number(sample.distance)}" if measured else "",
+        trio=pictures,
     )
-
-
-def _distance(row: Row, samples: Samples, position: int) -> str:
-    if row.norm is None or row.norm == NO_NORM:
-        return ""
-    return f"{row.norm} distance {number(float(getattr(samples, row.norm)[position]))}"
-
-
-def _note(x: Image, low: float, high: float) -> str:
-    parts = []
-    if as_pixels(x) is None and x.size > MOST_BARS:
-        parts.append(f"first {MOST_BARS} of {x.size:,} components")
-    if (low, high) != (0.0, 1.0):
-        parts.append(f"shown from {number(low)} to {number(high)}")
-    return "; ".join(parts)
-
-
-def _range(examples: Examples, at: int) -> tuple[float, float]:
-    """The displayed range: a usual one that holds both pictures, else their own."""
-    low = float(min(examples.x[at].min(initial=0.0), examples.x_adv[at].min(initial=0.0)))
-    high = float(max(examples.x[at].max(initial=0.0), examples.x_adv[at].max(initial=0.0)))
-    for usual in ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)):
-        if usual[0] <= low and high <= usual[1]:
-            return usual
-    return low, high
-
-
-def amplification(largest: float, width: float) -> float:
-    """Largest of 1, 2, 5, 10, ... that keeps a difference of at most `largest` inside `width`."""
-    if largest <= 0:
-        return 1.0
-    wanted = 0.5 * width / largest
-    return max((step for step in _steps() if step <= wanted), default=1.0)
-
-
-def _steps() -> Iterator[float]:
-    return (digit * 10.0**power for power in range(5) for digit in (1, 2, 5))
-
-
-def as_pixels(x: Image) -> Image | None:
-    """An image as [h, w] (grey) or [h, w, 3] (RGB), or None for any other shape."""
-    if x.ndim == 2 and min(x.shape) > 1:
-        return x
-    if x.ndim != 3 or min(x.shape[1:]) <= 1:
-        return None
-    if x.shape[0] == 1:
-        return x.reshape(x.shape[1:])
-    return x.transpose(1, 2, 0) if x.shape[0] == 3 else None
-
-
-def _picture(x: Image, low: float, high: float, alt: str) -> Markup:
-    """A PNG as a data URI; 8-bit, so that the exact floats stay in examples.npz."""
-    from PIL import Image as Pillow
-
-    pixels = as_pixels(x)
-    assert pixels is not None
-    levels = np.rint((np.clip(pixels, low, high) - low) / (high - low) * 255).astype(np.uint8)
-    stream = io.BytesIO()
-    Pillow.fromarray(levels).save(stream, format="PNG", optimize=True)
-    height, width = levels.shape[:2]
-    scale = max(1, SHOWN_SIDE // max(height, width))
-    shrink = min(1.0, SHOWN_SIDE / max(height, width))
-    return Markup('<img src="{}" alt="{}" width="{}" height="{}" class="{}">').format(
-        "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode(),
-        alt,
-        round(width * scale * shrink),
-        round(height * scale * shrink),
-        "pixels" if scale > 1 else "photo",
-    )
-
-
-def _bars(x: Image, low: float, high: float, alt: str) -> Markup:  # noqa: ARG001  (as _picture)
-    return bars([float(value) for value in x.reshape(-1)[:MOST_BARS]], low, high)

@@ -16,6 +16,11 @@ SIGNS = {
     "INCONCLUSIVE": "?",
     "INVALID": "!",
     "NOT JUDGED": "·",
+    "WORSE": "↓",
+    "BETTER": "↑",
+    "UNCLEAR": "≈",
+    "SAME": "=",
+    "NOT COMPARED": "·",
 }
 NOTHING = "–"  # noqa: RUF001  (a dash is what an empty number looks like)
 
@@ -90,6 +95,43 @@ def decided_by(result: GateResult) -> str:
     if result.needed is None:
         return result.reason
     return f"{result.reason}; about {result.needed:,} samples would decide"
+
+
+def bounds(result: GateResult) -> list[tuple[str, float]]:
+    """The floor and ceiling of a gate, (">=", 0.85) and the like; nothing else is read."""
+    found: list[tuple[str, float]] = []
+    for part in result.threshold.split(", "):
+        sign, _, text = part.partition(" ")
+        try:
+            found.append((sign, float(text)))
+        except ValueError:
+            return []
+    return [each for each in found if each[0] in (">=", "<=")]
+
+
+def slack(result: GateResult) -> float | None:
+    """How far the deciding limits of a gate are from its nearest bound; None where it has none."""
+    if result.low is None or result.high is None:
+        return None
+    gaps = [
+        result.low - bound if sign == ">=" else bound - result.high
+        for sign, bound in bounds(result)
+    ]
+    return min(gaps, default=None)
+
+
+def points(value: float | None) -> str:
+    """A difference of two shares in percentage points, with its sign."""
+    if value is None or math.isnan(value):
+        return NOTHING
+    return "0.0" if abs(value) < 5e-4 else f"{100 * value:+.1f}".replace("-", "\u2212")
+
+
+def p_value(value: float | None) -> str:
+    """`0.031`, or `< 0.001`."""
+    if value is None or math.isnan(value):
+        return NOTHING
+    return "< 0.001" if value < 1e-3 else f"{value:.3f}"
 
 
 def overall(verdict: Verdict | None) -> str:
