@@ -37,7 +37,7 @@ Exit codes:
   1    a gate failed on complete evidence
   2    usage, suite or plug-in error: nothing ran
   3    internal error (a bug in robeval)
-  4    incomplete: cells failed, timed out, or are missing
+  4    incomplete: cells failed, timed out, or are missing, or the time budget ended
   5    nothing selected
   6    a gate is inconclusive
   7    environment: device, provider, model file or dataset missing or not as declared
@@ -236,12 +236,19 @@ def _start_logging(verbose: int, log_file: Path | None) -> None:
 @_option("--resume", is_flag=True, help="Go on with the newest run of this plan.")
 @_option("--retry-errors", is_flag=True, help="Compute failed and invalid cells again.")
 @_option("--refresh", is_flag=True, help="Take over no finished cell of another run.")
+@_option(
+    "--time-budget",
+    metavar="TIME",
+    help="End after 20m, 90s or 1h30m, what gates need first; the run can be resumed.",
+)
+@_option("--no-examples", is_flag=True, help="Keep no adversarial points for `robeval replay`.")
 @_option("--executor", default="local", show_default=True, help="How cells are computed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON.")
 @_LOGS
 def run(
     suite: Path,
     batch_size: str,
+    time_budget: str | None,
     as_json: bool,
     quiet: bool,
     verbose: int,
@@ -254,7 +261,9 @@ def run(
 
     _start_logging(verbose, log_file)
     signal.signal(signal.SIGTERM, _terminate)
-    options = _options(**chosen, batch_size=_batch_size(batch_size))
+    options = _options(
+        **chosen, batch_size=_batch_size(batch_size), time_budget=_duration(time_budget)
+    )
     with display(sys.stderr, quiet=quiet, terminal=sys.stderr.isatty()) as observer:
         finished = run_suite(suite, options, observer)
     return _verdict(finished, as_json=as_json)
@@ -268,6 +277,19 @@ def _batch_size(text: str) -> int | None:
             f"'{text}' is neither auto nor a positive number", param_hint="--batch-size"
         )
     return int(text)
+
+
+def _duration(text: str | None) -> float | None:
+    from .words import duration
+
+    if text is None:
+        return None
+    seconds = duration(text)
+    if seconds is None:
+        raise click.BadParameter(
+            f"'{text}' is not a time such as 20m, 90s or 1h30m", param_hint="--time-budget"
+        )
+    return seconds
 
 
 def _verdict(finished: Finished, *, as_json: bool) -> int:

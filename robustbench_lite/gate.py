@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
-from .stats import lower_limit, samples_to_decide, upper_limit
+from .stats import limits, samples_to_decide
 from .types import (
     CLEAN,
     WORST_CASE,
@@ -25,6 +25,7 @@ from .types import (
     Summary,
     Verdict,
 )
+from .unmet import unmet
 
 METRICS: Mapping[str, Callable[[Row], Rate | None]] = MappingProxyType(
     {
@@ -148,12 +149,16 @@ def _on_row(gate: Gate, row: Row, *, partial: bool) -> GateResult:
     if measured is None or measured.n == 0 or math.isnan(measured.value):
         reason = f"{gate.metric} is not defined here: no sample is in its denominator"
         return _result(gate, row, "INVALID", reason=reason)
-    low = lower_limit(measured.count, measured.n, gate.confidence)
-    high = upper_limit(measured.count, measured.n, gate.confidence)
+    anytime = gate.sequential or bool(row.stopped)  # limits that hold wherever it was stopped
+    low, high = limits(measured.count, measured.n, gate.confidence, anytime=anytime)
     status, reason = _decide(gate, low, high)
     if partial:
         status, reason = "INVALID", _PARTIAL
-    needed = _needed(gate, measured, low, high) if status == "INCONCLUSIVE" else None
+    needed = (
+        _needed(gate, measured, low, high, anytime=anytime) if status == "INCONCLUSIVE" else None
+    )
+    if row.stopped:
+        reason = f"{reason} ({row.stopped})"
     return _result(gate, row, status, reason=reason, rate=measured, limits=(low, high), n=needed)
 
 
@@ -176,12 +181,13 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2f} %"
 
 
-def _needed(gate: Gate, measured: Rate, low: float, high: float) -> int | None:
+def _needed(gate: Gate, measured: Rate, low: float, high: float, *, anytime: bool) -> int | None:
     """Samples that would decide every bound that lies inside the limits, if any number can."""
     bounds = (gate.minimum, gate.maximum)
     open_bounds = [bound for bound in bounds if bound is not None and low <= bound <= high]
     counts = [
-        samples_to_decide(measured.value, bound, gate.confidence, POWER) for bound in open_bounds
+        samples_to_decide(measured.value, bound, gate.confidence, POWER, anytime=anytime)
+        for bound in open_bounds
     ]
     known = [count for count in counts if count is not None]
     if not known or len(known) < len(counts):
@@ -309,8 +315,9 @@ def _incomplete(results: Sequence[GateResult], summary: Summary) -> str:
         return f"the evidence is incomplete. {_about(results, 'INVALID', 'is void')}"
     first = unfinished[0]
     cells = sum(row.attack != WORST_CASE for row in summary.rows)
+    lacks = unmet(results, summary, unfinished)
     return (
-        f"{len(unfinished)} of {cells} cells did not finish."
+        f"{len(unfinished)} of {cells} cells did not finish.{' ' * bool(lacks)}{lacks}"
         f" First: {first.attack} on model '{first.model}': {first.reason}"
     )
 

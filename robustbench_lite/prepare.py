@@ -28,6 +28,8 @@ class Options:
     shard: int | None = None
     seed: int | None = None
     limit: int | None = None
+    time_budget: float | None = None
+    no_examples: bool = False
     select: str | None = None
     resume: bool = False
     retry_errors: bool = False

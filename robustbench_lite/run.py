@@ -11,6 +11,7 @@ import logging
 import re
 import secrets
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,9 +20,10 @@ from typing import cast
 
 import torch
 
-from . import diagnose, gate, identity, machine, plugins, records, store, summary
+from . import diagnose, gate, identity, machine, needs, plugins, records, store
 from . import plan as planning
 from . import suite as suites
+from .assess import assess
 from .errors import EnvironmentProblem, PluginError, UsageError
 from .plugins import Registry
 from .prepare import Options, Prepared, prepare, registry_of
@@ -37,6 +39,7 @@ from .types import (
     Plan,
     Row,
     Summary,
+    Terms,
     Verdict,
 )
 
@@ -59,14 +62,16 @@ class Finished:
 
 def run(path: Path, options: Options, observer: Observer) -> Finished:
     """Run a suite to its verdict; every finished cell is kept, whatever happens after it."""
+    deadline = time.monotonic() + (options.time_budget or float("inf"))
     prepared = prepare(path, options)
+    terms = _terms(prepared, options, deadline)
     device = machine.device(options.device)
     threads = machine.threads(options.threads)
     torch.set_num_threads(threads)
     machine.full_precision()
     directory = _directory(prepared, options)
     manifest = _manifest(prepared, options, device, threads)
-    reused = _settle(directory, prepared.plan, options)
+    reused = _settle(directory, prepared, options, terms)
     store.write_json(directory.path / store.MANIFEST, manifest)
     directory.write_start(
         prepared.suite, prepared.plan, json.dumps(prepared.suite.resolved, indent=2)
@@ -74,18 +79,14 @@ def run(path: Path, options: Options, observer: Observer) -> Finished:
     computed = 0
     status = "interrupted"
     try:
-        for result in _compute(prepared, options, directory, device, threads, observer):
+        for result in _compute(prepared, options, directory, device, threads, observer, terms):
             directory.save(result)
             computed += result.status != "skipped"
             log.info("%s", line(result))
             _tell(observer, result)
         status = "finished"
     finally:
-        ended: dict[str, Json] = {
-            "status": status,
-            "ended": _now(),
-            "providers": _providers(directory.path, prepared.plan),
-        }
+        ended = _ended(directory.path, prepared.plan, options, status)
         store.write_json(directory.path / store.MANIFEST, manifest | ended)
     finished = judge_run(directory.path, prepared.suite.gates)
     finished = dataclasses.replace(finished, computed=computed, reused=reused)
@@ -93,6 +94,37 @@ def run(path: Path, options: Options, observer: Observer) -> Finished:
         _analyse(finished.run, prepared.registry, entry.name, entry.analysis, dict(entry.params))
     _write_reports(finished.run, prepared.registry, prepared.suite.reports)
     return finished
+
+
+def _terms(prepared: Prepared, options: Options, deadline: float) -> Terms:
+    """How the run is spent: what gates need first if time is short, and what may end early."""
+    gates, cells = prepared.suite.gates, prepared.plan.cells
+    return Terms(
+        first=needs.needed(gates, cells) if options.time_budget is not None else (),
+        deadline=deadline,
+        stops=needs.stops(gates, cells),
+        keep=not options.no_examples,
+    )
+
+
+def _ended(path: Path, plan: Plan, options: Options, status: str) -> dict[str, Json]:
+    """What the manifest says of a run when it ends, however it does."""
+    results = store.load_results(path, plan)
+    left = len({cell.id for cell in plan.cells} - results.keys())
+    unfinished = ""
+    if status == "finished" and left and options.time_budget is not None:
+        status = "out of time"
+        unfinished = (
+            f"the time budget of {options.time_budget:g} s ended before it was finished; run again"
+            " with --resume"
+        )
+    return {
+        "status": status,
+        "ended": _now(),
+        "providers": {each.cell.model: each.provider for each in results.values() if each.provider},
+        "unfinished": unfinished,
+        "stopped": {key: each.stopped for key, each in results.items() if each.stopped},
+    }
 
 
 def rehearse(path: Path, options: Options) -> int:
@@ -107,7 +139,8 @@ def rehearse(path: Path, options: Options) -> int:
     machine.full_precision()
     with tempfile.TemporaryDirectory() as folder:
         directory = store.open_directory(Path(folder) / "run", planning.plan_id(prepared.plan))
-        for result in _compute(prepared, options, directory, device, threads, Silence()):
+        terms = Terms(keep=False)
+        for result in _compute(prepared, options, directory, device, threads, Silence(), terms):
             if result.status == "failed":
                 raise (
                     EnvironmentProblem(result.reason)
@@ -161,16 +194,8 @@ class Silence:
 def judge_run(path: Path, gates: Sequence[Gate]) -> Finished:
     """Summarise and judge a stored run; needs no plug-in, model or device."""
     stored = store.load_run(path)
-    cells = [cell for cell in stored.plan.cells if not _spared(cell, stored.results)]
-    asked = diagnose.Asked(
-        gates=gates,
-        models=stored.plan.models,
-        waivers=records.waivers_from_json(stored.manifest.get("waivers")),
-        today=datetime.now(UTC).date(),
-        self_test=stored.manifest.get("self_test") is not False,
-    )
-    found = diagnose.all_findings(cells, stored.results, stored.samples, asked)
-    table = summary.make(cells, stored.results, stored.samples, found, partial=stored.partial)
+    assessed = assess(stored, gates)
+    cells, found, table = assessed.cells, assessed.findings, assessed.summary
     environment = [result.reason for result in stored.results.values() if result.environment]
     spoilt = diagnose.spoilt(found)
 
@@ -194,12 +219,6 @@ def judge_run(path: Path, gates: Sequence[Gate]) -> Finished:
     store.write_verdict(path, verdict)
     stored = dataclasses.replace(stored, summary=table, verdict=verdict)
     return Finished(run=stored, summary=table, verdict=verdict, computed=0, reused=0)
-
-
-def _spared(cell: Cell, results: Mapping[str, CellResult]) -> bool:
-    """Whether a cell only stood by for an attack whose gradients turned out usable."""
-    result = results.get(cell.id)
-    return cell.fallback_for is not None and result is not None and result.status == "skipped"
 
 
 def _write_reports(run: StoredRun, registry: Registry, names: Sequence[str]) -> None:
@@ -227,6 +246,7 @@ def _compute(
     device: str,
     threads: int,
     observer: Observer,
+    terms: Terms,
 ) -> Iterator[CellResult]:
     registry = prepared.registry
     if options.executor not in registry.executors:
@@ -253,6 +273,7 @@ def _compute(
         parts=directory,
         stored=reader.samples,
         observer=observer,
+        terms=terms,
     )
     yield from results  # type: ignore[misc]  # an executor yields results by contract
 
@@ -281,15 +302,19 @@ def _directory(prepared: Prepared, options: Options) -> RunDirectory:
     return store.open_directory(root / f"{stamp}-{secrets.token_hex(3)}", plan_id)
 
 
-def _settle(directory: RunDirectory, plan: Plan, options: Options) -> int:
+def _settle(directory: RunDirectory, prepared: Prepared, options: Options, terms: Terms) -> int:
     """Forget what is to be computed again, adopt what another run has finished; how many."""
+    plan = prepared.plan
+    _forget_stopped(directory, prepared)
     finished = store.load_results(directory.path, plan)
     if options.retry_errors:
         broken = _invalid(plan, finished)
         for cell_id, result in finished.items():
             if result.status in RETRIED or (cell_id in broken and result.status == "ok"):
                 directory.forget(cell_id)
-    missing = [cell for cell in plan.cells if not directory.has(cell.id)]
+    missing = [
+        cell for cell in plan.cells if not directory.has(cell.id) and cell.id not in terms.stops
+    ]
     if options.refresh:
         return 0
     found = store.find_finished(directory.path.parent, missing, directory.path)
@@ -299,6 +324,15 @@ def _settle(directory: RunDirectory, plan: Plan, options: Options) -> int:
     for cell_id, folder in found.items():
         directory.adopt(cell_id, folder)
     return len({cell.id for cell in plan.cells if directory.has(cell.id)})
+
+
+def _forget_stopped(directory: RunDirectory, prepared: Prepared) -> None:
+    """Drop cells that gates ended early which are not the gates of today."""
+    if store.gates_of(directory.path) == records.gates_to_json(prepared.suite.gates):
+        return
+    for cell_id, result in store.load_results(directory.path, prepared.plan).items():
+        if result.stopped:
+            directory.forget(cell_id)
 
 
 def _invalid(plan: Plan, results: Mapping[str, CellResult]) -> set[str]:
@@ -337,12 +371,6 @@ def _manifest(prepared: Prepared, options: Options, device: str, threads: int) -
         ],
         **machine.facts(device, threads),
     }
-
-
-def _providers(path: Path, plan: Plan) -> dict[str, Json]:
-    """Where each model really ran, as its finished cells say."""
-    results = store.load_results(path, plan).values()
-    return {result.cell.model: result.provider for result in results if result.provider}
 
 
 def _now() -> str:

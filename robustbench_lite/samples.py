@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -59,6 +59,15 @@ class Selected:
     def classes(self) -> tuple[str, ...]:
         """Names of the source's classes in label order, whichever of them are selected."""
         return self.source.classes
+
+    def reordered(self, index: NDArray[np.int64]) -> Selected:
+        """The same samples in another order: `index` is a permutation of 0 to n - 1."""
+        return replace(
+            self,
+            positions=self.positions[index],
+            ids=tuple(self.ids[i] for i in index.tolist()),
+            labels=self.labels[torch.from_numpy(index)],
+        )
 
     def batch(self, start: int, stop: int, device: torch.device) -> Batch:
         """Samples `start` to `stop` (exclusive, cut at n), freshly read and checked, on `device`.
