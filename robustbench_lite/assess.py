@@ -27,7 +27,7 @@ class Assessed:
 
 def assess(stored: StoredRun, gates: Sequence[Gate]) -> Assessed:
     """Findings and rows of a run; needs no plug-in, model or device, and writes nothing."""
-    cells = tuple(cell for cell in stored.plan.cells if not _spared(cell, stored.results))
+    cells = tuple(cell for cell in stored.plan.cells if not _spared(cell, stored))
     asked = diagnose.Asked(
         gates=gates,
         models=stored.plan.models,
@@ -48,10 +48,21 @@ def assess(stored: StoredRun, gates: Sequence[Gate]) -> Assessed:
     return Assessed(cells=cells, findings=found, summary=table)
 
 
-def _spared(cell: Cell, results: Mapping[str, CellResult]) -> bool:
-    """Whether a cell only stood by for an attack whose gradients turned out usable."""
-    result = results.get(cell.id)
-    return cell.fallback_for is not None and result is not None and result.status == "skipped"
+def _spared(cell: Cell, stored: StoredRun) -> bool:
+    """Whether a cell only stands by for an attack whose gradients can be used, or may be."""
+    result = stored.results.get(cell.id)
+    if cell.fallback_for is None or (result is not None and result.status != "skipped"):
+        return False
+    return result is not None or not any(
+        stored.results[other.id].status == "skipped"
+        for other in stored.plan.cells
+        if other.id in stored.results and _stands_for(cell, other)
+    )
+
+
+def _stands_for(cell: Cell, other: Cell) -> bool:
+    same = (cell.model, cell.dataset, cell.norm) == (other.model, other.dataset, other.norm)
+    return same and cell.fallback_for == other.entry and cell.eps == other.eps
 
 
 def _findings(

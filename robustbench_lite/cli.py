@@ -394,6 +394,54 @@ def report(run_path: Path, formats: tuple[str, ...], **chosen: object) -> int:
 
 
 @app.command()
+@click.argument("run_path", metavar="RUN", type=click.Path(path_type=Path))
+@click.option(
+    "--model",
+    metavar="[NAME=]FILE",
+    help="Judge this file, in the place of one model of the run or of all; default: the same.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write replay.json here.")
+@_DEVICE
+@_PLUGINS
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def replay(
+    run_path: Path,
+    model: str | None,
+    output: Path | None,
+    device: str,
+    threads: int | None,
+    as_json: bool,
+    **chosen: object,
+) -> int:
+    """Judge the stored adversarial points of a run again: a lower bound, in seconds.
+
+    No data set is needed. It measures no robustness, and no gate is passed by it.
+    """
+    from . import machine, rebuild, store
+    from . import replay as replays
+    from .prepare import registry_of
+    from .types import Places
+
+    options = _options(**chosen)
+    stored = store.load_run(run_path)
+    instead = None if model is None else replays.given(model, stored)
+    folder = stored.manifest.get(rebuild.FOLDER)
+    found = replays.replay(
+        stored,
+        registry_of(options),
+        Places(suite=Path(str(folder or ".")), data=options.data, cache=options.cache),
+        device=machine.device(device),
+        threads=machine.threads(threads),
+        instead=instead,
+    )
+    result = replays.as_json(stored, found, instead)
+    if output is not None:
+        store.write_json(output / "replay.json", result)
+    click.echo(_dump(result) if as_json else "\n".join(replays.lines(found)))
+    return 0
+
+
+@app.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--factory", help="pkg.mod:name that builds the network of a torch weights file.")
 @click.option(

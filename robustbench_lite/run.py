@@ -348,6 +348,7 @@ def _manifest(prepared: Prepared, options: Options, device: str, threads: int) -
         "started": _now(),
         "suite": suite.name,
         "suite_file": suite.path.name,
+        "suite_folder": str(suite.path.parent),
         "suite_sha256": identity.text_hash(suite.text),
         "plan_id": planning.plan_id(plan),
         "gates": records.gates_to_json(suite.gates),

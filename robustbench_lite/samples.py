@@ -82,7 +82,7 @@ class Selected:
         return Batch(
             start=start,
             ids=ids,
-            hashes=_hashes(x, y),
+            hashes=content_hashes(x, y),
             keys=sample_keys(ids, device),
             x=x.to(device, copy=True),  # a plug-in's own storage never reaches an attack
             y=y.to(device, copy=True),
@@ -283,7 +283,7 @@ def _bad_value(selected: Selected, start: int, x: Tensor) -> DataError:
     )
 
 
-def _hashes(x: Tensor, y: Tensor) -> tuple[str, ...]:
+def content_hashes(x: Tensor, y: Tensor) -> tuple[str, ...]:
     """Content hash of each row: sha256 of its little-endian float32 bytes, then the int64 label."""
     rows = x.numpy().astype("<f4", copy=False)
     labels = y.numpy().astype("<i8", copy=False)

@@ -285,6 +285,10 @@ class StoredRun:
         for path in sorted((self.path / "cells" / cell_id / "candidates").glob("*.npz")):
             yield candidates.read(path)
 
+    def has_candidates(self, cell_id: str) -> bool:
+        """Whether any points of the cell were kept."""
+        return (self.path / "cells" / cell_id / "candidates").is_dir()
+
     @property
     def partial(self) -> bool:
         """Whether only a part of the suite was asked for (`--limit`, `-k`)."""

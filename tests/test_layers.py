@@ -43,7 +43,7 @@ LAYERS = (
     {"ledger", "turns", "advance", "work", "standing", "trial", "stock", "probe"},
     {"suite", "plan", "execute", "store", "summary", "diagnose", "gate", "report"},
     {"prepare", "doctor", "assess"},
-    {"run"},
+    {"run", "rebuild", "replay"},
     {"cli"},
     {"__main__"},
 )
