@@ -95,8 +95,11 @@ def _anytime_lower(count: int, n: int, confidence: float) -> float:
 def log_evidence(count: int, n: int, threshold: float) -> float:
     """ln M: evidence that the rate is above `threshold` (0 < threshold < 1); see above."""
     failures = n - count
-    above = scipy_stats.beta.logsf(threshold, count + 1, failures + 1)
-    mixed = above + scipy_special.betaln(count + 1, failures + 1) - math.log1p(-threshold)
+    above = float(scipy_special.betaincc(count + 1, failures + 1, threshold))
+    if above == 0:  # no likelihood is above; its logarithm is not worth having
+        return -math.inf
+    mixed = math.log(above) + scipy_special.betaln(count + 1, failures + 1)
+    mixed -= math.log1p(-threshold)
     at_threshold = count * math.log(threshold) + failures * math.log1p(-threshold)
     return float(mixed - at_threshold)
 

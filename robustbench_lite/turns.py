@@ -17,16 +17,17 @@ def turns(
 ) -> list[tuple[str, list[Group]]]:
     """The datasets in turn with their groups; those with a cell of `first` before all others.
 
-    The second round goes through the datasets backwards, so that the last one is not read again.
+    The second round begins with the dataset that the first one ended on: it is not read again.
     """
     names = list(plan.datasets)
     if first:
         names.sort(key=lambda name: selections[name].take or math.inf)
     groups = {name: split(cell for cell in cells if cell.dataset == name) for name in names}
     found: list[tuple[str, list[Group]]] = []
-    for round_, order in ((True, names), (False, names[::-1] if first else names)):
-        for name in order:
-            now = [group for group in groups[name] if _holds(group, first) is round_]
+    for before in (True, False):
+        last = found[-1][0] if found else ""
+        for name in sorted(names, key=lambda name: name != last):
+            now = [group for group in groups[name] if _holds(group, first) is before]
             if found and found[-1][0] == name:
                 found[-1][1].extend(now)
             elif now:

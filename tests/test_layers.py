@@ -42,7 +42,7 @@ LAYERS = (
     },
     {"ledger", "turns", "advance", "work", "standing", "trial", "stock", "probe"},
     {"suite", "plan", "execute", "store", "summary", "diagnose", "gate", "report"},
-    {"prepare", "doctor", "assess"},
+    {"prepare", "doctor", "assess", "frames"},
     {"run", "rebuild", "replay"},
     {"cli"},
     {"__main__"},
