@@ -40,7 +40,7 @@ class Replayed:
 
     `accuracy`: right on their clean inputs. `error`: wrong on the points. `broke`: how many broke
     the model of the run, and `still` of those the one judged now. `newly_right`: ids of points that
-    broke then and no longer do; `newly_wrong`: the other way round.
+    broke then and no longer do; `newly_wrong`: of points that were right then and are wrong now.
     """
 
     cell: Cell
@@ -225,8 +225,8 @@ def _counted(
         broke += int(known.success.sum())
         still += int((known.success & now).sum())
         fixed += known.sample_id[known.success & ~now].tolist()
-        unbroken = ~known.success & (pred != known.label) & (pred >= 0)
-        broken += known.sample_id[unbroken].tolist()
+        turned = known.adv_correct & (pred != known.label) & (pred >= 0)
+        broken += known.sample_id[turned].tolist()
     return Replayed(
         cell=cell,
         accuracy=rate(right, len(ids)),

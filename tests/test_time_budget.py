@@ -144,7 +144,7 @@ def test_cells_that_gates_need_come_first_over_all_datasets() -> None:
     plain = turns(here.plan, cells, sizes, ())
     assert [name for name, _ in plain] == ["d", "e"]
     costs = [sum(c.cost or Cost(0, 0)) for _, gs in plain[:1] for g in gs for c in g.cells]
-    assert costs == sorted(costs)
+    assert costs[1:] == sorted(costs[1:])  # the clean pass before all others
 
 
 EPS = entry("f", fgsm.SPEC, "0.2").eps[0]
