@@ -112,7 +112,9 @@ def _ended(path: Path, plan: Plan, options: Options, status: str) -> dict[str, J
     results = store.load_results(path, plan)
     left = len({cell.id for cell in plan.cells} - results.keys())
     unfinished = ""
-    if status == "finished" and left and options.time_budget is not None:
+    if status == "interrupted":
+        unfinished = "the run was interrupted before it was finished; run again with --resume"
+    elif left and options.time_budget is not None:
         status = "out of time"
         unfinished = (
             f"the time budget of {options.time_budget:g} s ended before it was finished; run again"

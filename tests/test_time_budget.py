@@ -14,8 +14,9 @@ from torch import Tensor
 from robustbench_lite import Budget, Classifier, SampleRng, gate, summary
 from robustbench_lite.advance import Advance
 from robustbench_lite.builtin.attacks import fgsm, pgd, uniform_noise
+from robustbench_lite.store import RunDirectory
 from robustbench_lite.turns import turns
-from robustbench_lite.types import Cost, Selection, Terms
+from robustbench_lite.types import Cost, Part, Selection, Terms
 from robustbench_lite.unmet import unmet
 from robustbench_lite.words import duration
 from tests.finished_run import cell, result, rule, summarised, table
@@ -239,3 +240,33 @@ def test_a_time_that_is_none_is_refused(
     assert "'soon' is not a time such as 20m, 90s or 1h30m" in ended.err
     monkeypatch.setenv("ROBEVAL_TIME_BUDGET", "later")
     assert "'later' is not a time" in robeval("run", path).err
+
+
+def test_an_interrupted_run_is_judged_incomplete(
+    robeval: Robeval,
+    write_suite: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = str(write_suite(SUITE, take=60))
+    saved: list[str] = []
+    real = RunDirectory.save_part
+
+    def save_part(self: RunDirectory, cell_id: str, part: Part) -> None:
+        real(self, cell_id, part)
+        saved.append(cell_id)
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "save_part", save_part)
+        assert robeval("run", path, "-o", "out").code == 130
+    assert not (tmp_path / "out" / "gates.json").exists()
+    ended = robeval("gate", "out")
+    assert ended.code == 4, ended.err
+    assert "2 of 3 cells did not finish" in ended.out
+    assert "Gate 'floor' lacks pgd linf 0.02 on 'linear'." in ended.out
+    assert "the run was interrupted before it was finished" in ended.out
+    again = robeval("run", path, "-o", "out", "--resume")
+    assert again.code == 0
+    assert robeval("gate", "out").code == 0
