@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from .types import Candidates
 
 CELL_BYTES = 64 * 2**20  # of adversarial points kept for one cell, before compression
+LEVEL = 1  # of compression; higher ones save nothing here
 RUN_BYTES = 512 * 2**20  # the same for a whole run, shared by its cells
 
 
@@ -24,16 +25,17 @@ def write(candidates: Candidates, path: Path) -> None:
     """Write points for a replay: x, and the bits in which x_adv differs from it, byte by byte.
 
     Bits that agree are zero, and bytes of the same weight lie together: both are what a general
-    compressor is good at. Nothing is rounded.
+    compressor is good at. Zstandard packs them as small as zlib in a tenth of the time. Nothing is
+    rounded.
     """
     x, x_adv = (_bits(each) for each in (candidates.x, candidates.x_adv))
     with path.open("wb") as stream:
-        np.savez_compressed(
+        np.savez(
             stream,
             sample_id=np.asarray(candidates.sample_id, dtype=np.str_),
             shape=np.asarray(candidates.x.shape, dtype=np.int64),
-            x=_planes(x),
-            changed=_planes(x ^ x_adv),
+            x=_packed(x),
+            changed=_packed(x ^ x_adv),
         )
 
 
@@ -41,8 +43,8 @@ def read(path: Path) -> Candidates:
     """Inverse of `write`, bit for bit."""
     with np.load(path, allow_pickle=False) as archive:
         shape = tuple(archive["shape"].tolist())
-        x = _whole(archive["x"])
-        x_adv = x ^ _whole(archive["changed"])
+        x = _unpacked(archive["x"], shape)
+        x_adv = x ^ _unpacked(archive["changed"], shape)
         ids = archive["sample_id"]
     return Candidates(
         sample_id=ids,
@@ -55,13 +57,22 @@ def _bits(values: NDArray[np.float32]) -> NDArray[np.uint32]:
     return values.astype("<f4").reshape(-1).view("<u4")
 
 
-def _planes(bits: NDArray[np.uint32]) -> NDArray[np.uint8]:
-    """First the lowest byte of every number, last the highest: uint8 [4, len(bits)]."""
-    return bits.view("u1").reshape(-1, 4).T.copy()
+def _packed(bits: NDArray[np.uint32]) -> NDArray[np.uint8]:
+    """First the lowest byte of every number, last the highest, as one Zstandard frame."""
+    import pyarrow as pa
+
+    planes = np.ascontiguousarray(bits.view("u1").reshape(-1, 4).T)
+    codec = pa.Codec("zstd", compression_level=LEVEL)
+    return np.frombuffer(codec.compress(planes.tobytes()), dtype=np.uint8)
 
 
-def _whole(planes: NDArray[np.uint8]) -> NDArray[np.uint32]:
-    return planes.T.copy().reshape(-1).view("<u4")
+def _unpacked(packed: NDArray[np.uint8], shape: Sequence[int]) -> NDArray[np.uint32]:
+    import pyarrow as pa
+
+    size = 4 * int(np.prod(shape, dtype=np.int64))
+    plain = pa.Codec("zstd").decompress(packed.tobytes(), decompressed_size=size)
+    planes = np.frombuffer(plain, dtype=np.uint8).reshape(4, -1)
+    return np.ascontiguousarray(planes.T).reshape(-1).view("<u4")
 
 
 def concat(parts: Sequence[Candidates | None]) -> Candidates | None:

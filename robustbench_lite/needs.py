@@ -30,12 +30,15 @@ def stops(gates: Sequence[Gate], cells: Sequence[Cell]) -> dict[str, tuple[Gate,
     problems = [problem for gate in gates for problem in _problems(gate, cells)]
     if problems:
         raise SuiteError([render(problem) for problem in problems])
-    found: dict[str, tuple[Gate, ...]] = {}
-    for cell in cells:
-        readers = tuple(gate for gate in gates if _reads(gate, cell))
-        if readers and all(gate.sequential for gate in readers):
-            found[cell.id] = readers
-    return found
+    readers: dict[str, list[Gate]] = {}
+    for cell in cells:  # the same measurement may stand under two names
+        known = readers.setdefault(cell.id, [])
+        known += [gate for gate in gates if _reads(gate, cell) and gate not in known]
+    return {
+        cell_id: tuple(reading)
+        for cell_id, reading in readers.items()
+        if reading and all(gate.sequential for gate in reading)
+    }
 
 
 def _problems(gate: Gate, cells: Sequence[Cell]) -> Iterable[Problem]:

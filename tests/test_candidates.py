@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -20,6 +20,7 @@ SHAPES = st.tuples(st.integers(0, 4), st.integers(0, 3), st.integers(1, 3))
 BITS = st.integers(0, 2**32 - 1)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.data())
 def test_every_bit_comes_back(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

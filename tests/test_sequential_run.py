@@ -164,6 +164,9 @@ def test_a_cell_that_any_other_gate_reads_runs_whole() -> None:
     worst = rule("w", "worst_case_robust_accuracy", norm="linf", minimum=0.5)
     assert needs.stops([seq, worst], GRID) == {}
     assert needs.stops([plain], GRID) == {}
+    twin = dataclasses.replace(GRID[1], entry="pgd-again")  # one cell under two names
+    again = rule("a", attack="pgd-again", minimum=0.5)
+    assert set(needs.stops([seq, again], [*GRID, twin])) == {GRID[2].id}
     two = rule("t", "attack_success_rate", minimum=0.1, sequential=True)
     assert needs.stops([seq, two], GRID)[GRID[1].id] == (seq, two)
 

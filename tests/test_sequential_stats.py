@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import integrate
@@ -78,6 +78,7 @@ def test_clear_cases_are_decided_by_few_samples(p: float, threshold: float, samp
     assert mean < N / 3
 
 
+@settings(deadline=None)
 @given(n=st.integers(1, 2000), share=st.floats(0, 1), confidence=st.floats(0.7, 0.999))
 def test_limits_are_where_the_evidence_suffices(n: int, share: float, confidence: float) -> None:
     count = round(share * n)
