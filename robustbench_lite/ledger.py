@@ -89,7 +89,8 @@ class Tables:
         if at not in sequential.looks(self._n):
             return
         for cell in self._cells:
-            if cell.id not in self._stops or self.ended(cell):
+            over = cell.id in self.failures or cell.id in self.stopped
+            if over or cell.id not in self._stops:
                 continue
             seen = [part for part in self.parts[cell.id] if part.stop <= at]
             if sum(part.stop - part.start for part in seen) < at:
