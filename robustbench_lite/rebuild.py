@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args
 
 from pydantic import ValidationError
 
@@ -39,9 +39,9 @@ def load(
     wanted = _parameters(stored, name)
     registered = _loader(wanted, file, registry)
     suffixes = registered.spec.suffixes
-    params = _params(registered.spec, wanted, name, file, places)
     if file is not None and not file.is_file():
         raise EnvironmentProblem(f"--model: there is no file '{file}'; expected {listed(suffixes)}")
+    params = _params(registered.spec, wanted, name, file, places)
     for folder in _python_path(stored):
         if (text := str(places.suite / folder)) not in sys.path:
             sys.path.insert(0, text)
@@ -96,27 +96,30 @@ def _params(
     spec: ModelSpec, wanted: Mapping[str, Json], name: str, file: Path | None, places: Places
 ) -> Params:
     values: dict[str, object] = {key: value for key, value in wanted.items() if key != "load"}
-    if file is not None and wanted["load"] != spec.name:
-        assert spec.from_path is not None
-        return spec.from_path(file.absolute())
-    if file is not None:
+    if file is not None and wanted["load"] == spec.name:
         values[_path_field(spec)] = str(file.absolute())
     hidden = [key for key, value in values.items() if FROM_ENVIRONMENT in json.dumps(value)]
-    if hidden:
+    if hidden and (file is None or wanted["load"] == spec.name):
         raise UsageError(
-            f"model '{name}': {listed(hidden)} came from the environment, which a run does not"
-            " keep; name the file with --model"
+            f"model '{name}': {listed(hidden)} came from the environment, which a run does not keep"
         )
     try:
+        if file is not None and wanted["load"] != spec.name:
+            assert spec.from_path is not None
+            return spec.from_path(file.absolute())
         return spec.params.model_validate(values, context={"base": places.suite})
     except ValidationError as problem:
-        told = "; ".join(error["msg"] for error in problem.errors())
-        raise UsageError(f"model '{name}' of the run: {told}") from problem
+        told = "; ".join(error["msg"].removeprefix("Value error, ") for error in problem.errors())
+        raise UsageError(f"model '{file or name}': {told}") from problem
 
 
 def _path_field(spec: ModelSpec) -> str:
     """The parameter that holds the model's file: the first that is a path."""
     for name, field in spec.params.model_fields.items():
-        if field.annotation in {Path, Path | None}:
+        if _is_path(field.annotation):
             return name
     raise UsageError(f"--model: the loader '{spec.name}' takes no file")
+
+
+def _is_path(annotation: object) -> bool:
+    return annotation is Path or any(_is_path(part) for part in get_args(annotation))

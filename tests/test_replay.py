@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
+from safetensors.torch import save_file
 
 from robustbench_lite import candidates
 from robustbench_lite.store import load_run
@@ -201,3 +203,48 @@ def test_a_plug_in_that_is_gone_is_named(robeval: Robeval, run: Path) -> None:
     assert ended.code == 2
     assert "vanished" in ended.err
     assert "nearest_mean" in sys.modules
+
+
+TORCH = """\
+schema: 1
+name: small
+python_path: ["{tests}"]
+models:
+  net: {{load: torch, factory: "${{env:FACTORY}}", weights: first.safetensors}}
+datasets:
+  mnist: {{load: mnist-sample, take: 20}}
+self_test: "off"
+controls: off
+reports: [csv]
+attacks:
+  pgd: {{attack: pgd, norm: linf, eps: 0.05, steps: 2}}
+"""
+
+
+@pytest.mark.parametrize("factory", ["${env:FACTORY}", "nearest_mean:linear"])
+def test_new_weights_for_the_same_network(
+    robeval: Robeval, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factory: str
+) -> None:
+    """The file takes the place of the old one; the factory stays, if the run kept it."""
+    net = linear()
+    save_file(net.state_dict(), tmp_path / "first.safetensors")
+    with torch.no_grad():
+        for each in net.parameters():
+            each.mul_(-1)
+    save_file(net.state_dict(), tmp_path / "second.safetensors")
+    suite = TORCH.format(tests=Path(__file__).parent).replace("${env:FACTORY}", factory)
+    (tmp_path / "suite.yaml").write_text(suite)
+    monkeypatch.setenv("FACTORY", "nearest_mean:linear")
+    assert robeval("run", "suite.yaml", "-o", "out").code == 0
+    ended = robeval("replay", "out", "--model", "second.safetensors", "--json")
+    if "env" in factory:
+        assert ended.code == 2
+        assert "factory came from the environment, which a run does not keep" in ended.err
+        return
+    assert ended.code == 0, ended.err
+    (cell,) = json.loads(ended.out)["cells"]
+    assert cell["clean_accuracy"] < 0.1  # the least likely class of the first
+    assert cell["adversarial_error"] > 0.9
+    assert all(not each["newly_wrong"] for each in replayed(robeval).values())
+    ended = robeval("replay", "out", "--model", "missing.safetensors")
+    assert ended.code == 7
