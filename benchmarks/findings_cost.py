@@ -66,7 +66,7 @@ def measured(suite: Path, *more: str) -> tuple[Mapping[str, float], float]:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         out, begin = Path(folder) / "run", time.process_time()
         invoke(["run", str(suite), "-o", str(out), "-q", "--threads", "1", *more])
-        return passes(load_run(out)), time.process_time() - begin
+        return passes(load_run(out).stored), time.process_time() - begin
 
 
 def main() -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .errors import PluginError as PluginError
     from .errors import RobevalError as RobevalError
     from .errors import SuiteError as SuiteError
+    from .frames import Frames as Frames
+    from .frames import load_run as load_run
     from .hookspecs import AnalysisSpec as AnalysisSpec
     from .hookspecs import AttackSpec as AttackSpec
     from .hookspecs import DatasetSpec as DatasetSpec
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     from .params import SuitePath as SuitePath
     from .rng import SampleRng as SampleRng
     from .store import StoredRun as StoredRun
-    from .store import load_run as load_run
     from .types import Access as Access
     from .types import Box as Box
     from .types import Budget as Budget
@@ -70,6 +71,7 @@ _HOMES = {
         "RobevalError",
         "SuiteError",
     ),
+    "frames": ("Frames", "load_run"),
     "hookspecs": (
         "AnalysisSpec",
         "AttackSpec",
@@ -82,7 +84,7 @@ _HOMES = {
     ),
     "params": ("NoParams", "Params", "SuitePath"),
     "rng": ("SampleRng",),
-    "store": ("StoredRun", "load_run"),
+    "store": ("StoredRun",),
     "types": (
         "Access",
         "Box",

@@ -39,7 +39,7 @@ Exit codes:
   1    a gate failed on complete evidence
   2    usage, suite or plug-in error: nothing ran
   3    internal error (a bug in robeval)
-  4    incomplete: cells failed, timed out, or are missing
+  4    incomplete: cells failed, timed out, or are missing, or the time budget ended
   5    nothing selected
   6    a gate is inconclusive
   7    environment: device, provider, model file or dataset missing or not as declared
@@ -249,6 +249,12 @@ def _start_logging(verbose: int, log_file: Path | None) -> None:
 @_option("--retry-errors", is_flag=True, help="Compute failed and invalid cells again.")
 @_option("--refresh", is_flag=True, help="Take over no finished cell of another run.")
 @_BASELINE
+@_option(
+    "--time-budget",
+    metavar="TIME",
+    help="End after 20m, 90s or 1h30m, what gates need first; the run can be resumed.",
+)
+@_option("--no-examples", is_flag=True, help="Keep no adversarial points for `robeval replay`.")
 @_option("--executor", default="local", show_default=True, help="How cells are computed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON.")
 @_GITHUB
@@ -256,6 +262,7 @@ def _start_logging(verbose: int, log_file: Path | None) -> None:
 def run(
     suite: Path,
     batch_size: str,
+    time_budget: str | None,
     as_json: bool,
     github: bool,
     quiet: bool,
@@ -269,7 +276,9 @@ def run(
 
     _start_logging(verbose, log_file)
     signal.signal(signal.SIGTERM, _terminate)
-    options = _options(**chosen, batch_size=_batch_size(batch_size))
+    options = _options(
+        **chosen, batch_size=_batch_size(batch_size), time_budget=_duration(time_budget)
+    )
     with (
         _annotating(github, suite, err=as_json),
         display(sys.stderr, quiet=quiet, terminal=sys.stderr.isatty()) as observer,
@@ -286,6 +295,19 @@ def _batch_size(text: str) -> int | None:
             f"'{text}' is neither auto nor a positive number", param_hint="--batch-size"
         )
     return int(text)
+
+
+def _duration(text: str | None) -> float | None:
+    from .words import duration
+
+    if text is None:
+        return None
+    seconds = duration(text)
+    if seconds is None:
+        raise click.BadParameter(
+            f"'{text}' is not a time such as 20m, 90s or 1h30m", param_hint="--time-budget"
+        )
+    return seconds
 
 
 def _verdict(finished: Finished, *, as_json: bool, github: bool) -> int:
@@ -562,6 +584,54 @@ def baseline_set(run_path: Path, name: str, output: Path | None) -> int:
     file = output or versus.file_of(name)
     versus.set_baseline(run_path, file)
     click.echo(f"wrote {file}, {file.stat().st_size:,} bytes")
+    return 0
+
+
+@app.command()
+@click.argument("run_path", metavar="RUN", type=click.Path(path_type=Path))
+@click.option(
+    "--model",
+    metavar="[NAME=]FILE",
+    help="Judge this file, in the place of one model of the run or of all; default: the same.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write replay.json here.")
+@_DEVICE
+@_PLUGINS
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def replay(
+    run_path: Path,
+    model: str | None,
+    output: Path | None,
+    device: str,
+    threads: int | None,
+    as_json: bool,
+    **chosen: object,
+) -> int:
+    """Judge the stored adversarial points of a run again: a lower bound, in seconds.
+
+    No data set is needed. It measures no robustness, and no gate is passed by it.
+    """
+    from . import machine, rebuild, store
+    from . import replay as replays
+    from .prepare import registry_of
+    from .types import Places
+
+    options = _options(**chosen)
+    stored = store.load_run(run_path)
+    instead = None if model is None else replays.given(model, stored)
+    folder = stored.manifest.get(rebuild.FOLDER)
+    found = replays.replay(
+        stored,
+        registry_of(options),
+        Places(suite=Path(str(folder or ".")), data=options.data, cache=options.cache),
+        device=machine.device(device),
+        threads=machine.threads(threads),
+        instead=instead,
+    )
+    result = replays.as_json(stored, found, instead)
+    if output is not None:
+        store.write_json(output / "replay.json", result)
+    click.echo(_dump(result) if as_json else "\n".join(replays.lines(found)))
     return 0
 
 

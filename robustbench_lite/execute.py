@@ -7,33 +7,20 @@ judged on every target. How batches are cut never changes a number.
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import cast
 
 import torch
 
-from . import preflight
-from .craft import CHANGED_MODEL, changes_itself, fingerprint
-from .errors import EnvironmentProblem
-from .group import (
-    PARITY_DIFFERENCE,
-    PARITY_TOLERANCE,
-    Failure,
-    Group,
-    Tables,
-    clean_chunk,
-    out_of_memory,
-    split,
-    take,
-)
-from .lookback import LookBack
-from .params import Params
+from . import sequential
+from .advance import Advance
+from .group import MODEL_CLASSES, PARITY_DIFFERENCE, PARITY_TOLERANCE, Failure, Group
+from .ledger import Tables, in_order
 from .plugins import Registry, implementation
 from .records import join
 from .samples import Selected
-from .stock import Stock, named, too_few_classes
-from .trial import look
+from .stock import Stock, too_few_classes
+from .turns import models, turns
 from .types import (
     CLEAN,
     Cell,
@@ -41,21 +28,19 @@ from .types import (
     CellStatus,
     LoadedModel,
     Observer,
-    Part,
     PartStore,
     Places,
     Plan,
     Samples,
     Selection,
     Suite,
+    Terms,
 )
-from .work import attack
-
-log = logging.getLogger(__name__)
 
 GALLERY = 8  # examples kept per cell
 SHARD = 1000  # samples per stored part
 BATCH = {"cpu": 250, "cuda": 1000}
+EVERYTHING = Terms()
 NOT_NEEDED = "not needed: the gradients of its source can be used"
 
 
@@ -74,12 +59,14 @@ def cells(
     parts: PartStore,
     stored: Callable[[str], Samples | None],
     observer: Observer,
+    terms: Terms = EVERYTHING,
 ) -> Iterator[CellResult]:
     """Compute the cells whose ids are in `todo`, one result at a time, clean cells first.
 
     `batch_size`, `shard` None: chosen here. `stored(cell id)`: samples of a cell finished earlier
-    (clean cells that are not in `todo`). Raises PluginError before anything runs if the code of a
-    plug-in that is needed cannot be imported.
+    (clean cells that are not in `todo`). A cell that the deadline of `terms` leaves unfinished has
+    no result. Raises PluginError before anything runs if the code of a plug-in that is needed
+    cannot be imported.
     """
     unique = {cell.id: cell for cell in reversed(plan.cells)}
     firsts = [cell for cell in plan.cells if unique[cell.id] is cell]
@@ -87,16 +74,17 @@ def cells(
     members = {name: part.members for name, part in plan.models.items() if part.members}
     _import_all(suite, wanted, members, registry)
     stock = Stock(suite, registry, places, device, threads, members)
-    size = batch_size or BATCH[torch.device(device).type]
-    runner = _Runner(
+    runner = _Runner(plan, registry, stock, stored, terms)
+    runner.advance = Advance(
         plan,
         registry,
         stock,
         parts,
-        stored,
         observer,
-        size,
+        runner.clean_pass,
+        batch_size or BATCH[torch.device(device).type],
         shard or SHARD,
+        terms,
         self_test=suite.self_test,
     )
     runner.todo = {cell.id for cell in wanted if cell.skip is None}
@@ -104,12 +92,10 @@ def cells(
         if cell.skip is not None:
             yield runner.without_samples(cell, "skipped", cell.skip)
     runnable = [cell for cell in firsts if cell.id in runner.todo or _carries_into(cell, wanted)]
-    waiting = {name: [cell for cell in runnable if cell.dataset == name] for name in plan.datasets}
-    for dataset in plan.datasets:
-        mine = waiting.pop(dataset)
-        later = {name for cells in waiting.values() for c in cells for name in (c.model, c.source)}
-        if mine:
-            yield from runner.dataset(dataset, selections[dataset], mine, later)
+    order = turns(plan, runnable, selections, terms.first)
+    for at, (dataset, groups) in enumerate(order):
+        later = {name for _, waiting in order[at + 1 :] for name in models(waiting)}
+        yield from runner.dataset(dataset, selections[dataset], groups, later)
 
 
 def _import_all(
@@ -136,50 +122,41 @@ def _carries_into(cell: Cell, wanted: Sequence[Cell]) -> bool:
 
 
 class _Runner:
-    """What lives across groups: the stock, clean tables, the batch size in force."""
+    """What lives across groups: the stock, the clean tables."""
 
     def __init__(
         self,
         plan: Plan,
         registry: Registry,
         stock: Stock,
-        parts: PartStore,
         stored: Callable[[str], Samples | None],
-        observer: Observer,
-        batch_size: int,
-        shard: int,
-        *,
-        self_test: bool,
+        terms: Terms,
     ) -> None:
         self.plan = plan
         self.registry = registry
         self.stock = stock
-        self.parts = parts
         self.stored = stored
-        self.observer = observer
-        self.batch_size = batch_size
-        self.shard = shard
-        self.self_test = self_test
-        self.look_back = LookBack(stock, plan.seed)
+        self.terms = terms
         self.clean: dict[tuple[str, str], Samples | Failure] = {}
         self.todo: set[str] = set()
+        self.advance: Advance
 
     def dataset(
-        self, name: str, selection: Selection, cells: Sequence[Cell], later: Collection[str]
+        self, name: str, selection: Selection, groups: Sequence[Group], later: Collection[str]
     ) -> Iterator[CellResult]:
-        """Every cell of one dataset; models not needed `later` are let go of as they finish."""
+        """Some groups of one dataset; models not needed `later` are let go of as they finish."""
+        if self.advance.left() <= 0:
+            return
         selected = self.stock.selected(name, selection)
         if isinstance(selected, Failure):
-            yield from self._failed_all(cells, selected)
+            yield from self._failed_all([c for group in groups for c in group.cells], selected)
             return
-        names = {cell.source for cell in cells} | {cell.model for cell in cells}
-        self.stock.open(selected, len(names))
-        waiting = split(cells)
-        while waiting:
+        self.stock.open(selected, len(models(groups)))
+        waiting = list(groups)
+        while waiting and self.advance.left() > 0:
             current = waiting.pop(0)
             yield from self._group(selected, current)
-            needed = {name for g in waiting for c in g.cells for name in (c.model, c.source)}
-            self.stock.release(needed | set(later))
+            self.stock.release(models(waiting) | set(later))
         self.stock.drop_batches()
 
     def _group(self, selected: Selected, group: Group) -> Iterator[CellResult]:
@@ -201,103 +178,10 @@ class _Runner:
             skipped = [cell for cell in alive if cell.id in self.todo]
             yield from (self.without_samples(cell, "skipped", refusal) for cell in skipped)
             return
-        tables = self._run(selected, Group(group.source, tuple(alive)), source)
+        tables = self.advance.group(selected, Group(group.source, tuple(alive)), source, self.todo)
         for cell in alive:
-            if cell.id in self.todo:
+            if cell.id in self.todo and tables.ended(cell):
                 yield self._result(selected, cell, tables)
-
-    def _run(self, selected: Selected, group: Group, source: LoadedModel) -> Tables:
-        starts = range(0, selected.n, self.shard)
-        spans = [(start, min(start + self.shard, selected.n)) for start in starts]
-        tables = Tables(group.cells, self.parts, self.todo, spans)
-        before = fingerprint(source.differentiable)
-        for start, stop in spans:
-            observed: dict[str, float] = {}
-            if start == 0 and tables.missing(start, stop):
-                observed |= look(
-                    group,
-                    source,
-                    selected,
-                    stock=self.stock,
-                    registry=self.registry,
-                    plan=self.plan,
-                    batch_size=self.batch_size,
-                    self_test=self.self_test,
-                )
-            self._span(selected, group, tables, source, start, stop)
-            changed = fingerprint(source.differentiable) != before
-            if changed and not changes_itself(source, self.stock.batch(selected, 0, 1).x):
-                observed[CHANGED_MODEL] = 1
-            elif stop == selected.n and tables.begun:
-                observed |= self.look_back.at(group, selected, self.batch_size)
-            if changed:
-                self.stock.forget(group.source)
-            tables.close(start, stop, self.batch_size, observed)
-        return tables
-
-    def _span(
-        self,
-        selected: Selected,
-        group: Group,
-        tables: Tables,
-        source: LoadedModel,
-        start: int,
-        stop: int,
-    ) -> None:
-        missing = tables.missing(start, stop)
-        position = start
-        while missing and position < stop:
-            end = min(position + self.batch_size, stop)
-            try:
-                self._batch(selected, group, tables, missing, source, position, end)
-            except Exception as problem:  # noqa: BLE001  (whatever a model or a dataset raises)
-                if out_of_memory(problem) and end - position > 1:
-                    self._halve(end - position)
-                    continue
-                failure = _failure(group, problem, position, end)
-                for cell in missing:
-                    tables.add(cell, failure)
-            position = end
-            missing = [cell for cell in missing if cell.id not in tables.failures]
-            for cell in missing:
-                self._tell(cell, tables, selected.n)
-
-    def _batch(
-        self,
-        selected: Selected,
-        group: Group,
-        tables: Tables,
-        missing: Sequence[Cell],
-        source: LoadedModel,
-        start: int,
-        stop: int,
-    ) -> None:
-        batch = self.stock.batch(selected, start, stop)
-        if group.cells[0].attack == CLEAN:
-            chunk = clean_chunk(source, batch)
-            counts = preflight.counts(chunk.samples)
-            observed = {**chunk.observed, **counts}
-            tables.add(missing[0], dataclasses.replace(chunk, observed=observed))
-            return
-        names = dict.fromkeys(cell.model for cell in missing)
-        registered = self.registry.attacks[group.cells[0].attack]
-        rows = attack(
-            registered.spec,
-            implementation(registered),
-            missing,
-            batch,
-            self.stock.memory(group.source, source, batch),
-            targets={name: cast("LoadedModel", self.stock.model(name)) for name in names},
-            clean={
-                name: take(cast("Samples", self._clean(selected.name, name)), start, stop)
-                for name in names
-            },
-            seed=self.plan.seed,
-            params=cast("Params", self.plan.arguments[missing[0].id]),
-            clock=tables.clock,
-        )
-        for cell in missing:
-            tables.add(cell, rows[cell.id])
 
     def _target_problem(
         self, selected: Selected, cell: Cell, source: LoadedModel
@@ -315,7 +199,7 @@ class _Runner:
             return Failure(
                 f"target: class {cell.target} does not exist; the classes are 0 to {classes - 1}"
             )
-        clean = self._clean(selected.name, cell.model)
+        clean = self.clean_pass(selected.name, cell.model)
         return clean if isinstance(clean, Failure) else None
 
     def _no_gradient(self, selected: Selected, group: Group, source: LoadedModel) -> str | None:
@@ -336,7 +220,8 @@ class _Runner:
             return f"model '{group.source}': {reason}" if reason else None
         return None if reason else NOT_NEEDED
 
-    def _clean(self, dataset: str, model: str) -> Samples | Failure:
+    def clean_pass(self, dataset: str, model: str) -> Samples | Failure:
+        """The clean table of a model on a dataset, or why there is none."""
         key = (dataset, model)
         if key not in self.clean:
             clean = (cell for cell in self.plan.cells if cell.attack == CLEAN)
@@ -346,29 +231,21 @@ class _Runner:
             self.clean[key] = missing if found is None else found
         return self.clean[key]
 
-    def _halve(self, size: int) -> None:
-        self.batch_size = max(1, size // 2)
-        self.stock.drop_batches()
-        log.warning("out of memory at batch size %d: going on with %d", size, self.batch_size)
-
-    def _tell(self, cell: Cell, tables: Tables, total: int) -> None:
-        done, robust = tables.progress(cell)
-        try:
-            self.observer.advanced(cell, done, total, robust)
-        except Exception:  # an observer never changes a result
-            log.exception("progress display failed")
-
     def _result(self, selected: Selected, cell: Cell, tables: Tables) -> CellResult:
         if cell.id in tables.failures:
             return self._failed(cell, tables.failures[cell.id])
-        parts: Sequence[Part] = tables.parts[cell.id]
+        parts = tables.kept(cell)
         samples, examples, observed = join(parts, GALLERY)
-        assert len(samples.label) == selected.n, (cell.id, len(samples.label), selected.n)
+        samples, examples = in_order(samples, examples, selected.ids)
+        at = tables.stopped.get(cell.id, selected.n)
+        assert len(samples.label) == at, (cell.id, len(samples.label), at)
+        model = cast("LoadedModel", self.stock.model(cell.model))
         if cell.attack == CLEAN:
             self.clean[cell.dataset, cell.model] = samples
-        model = cast("LoadedModel", self.stock.model(cell.model))
+            observed[MODEL_CLASSES] = model.num_classes
         if model.verify is not None and cell.source == cell.model:
             observed |= self._parity_figures(selected, cell, model)
+        gates = self.terms.stops.get(cell.id, ())
         return CellResult(
             cell=cell,
             status="ok",
@@ -380,6 +257,7 @@ class _Runner:
             device=model.device,
             provider=model.provider,
             batch_size=max(part.batch_size for part in parts),
+            stopped="" if at == selected.n else sequential.told(gates, at, selected.n),
         )
 
     def _parity_figures(
@@ -416,15 +294,5 @@ class _Runner:
             seconds=0.0,
             device=str(self.stock.device),
             provider="",
-            batch_size=self.batch_size,
+            batch_size=self.advance.batch_size,
         )
-
-
-def _failure(group: Group, problem: Exception, start: int, stop: int) -> Failure:
-    """What went wrong outside the attack: in the data, the model, or for want of memory."""
-    if isinstance(problem, EnvironmentProblem):
-        return named(group.source, problem)
-    if out_of_memory(problem):
-        return Failure.of("out of memory even for one sample", problem, environment=True)
-    what = f"model '{group.source}' failed on samples {start} to {stop - 1}"
-    return Failure.of(what, problem, environment=group.cells[0].attack == CLEAN)

@@ -1,26 +1,25 @@
-"""Cells that share dataset, source and attack, and the rows that they have so far."""
+"""Cells that share dataset, source and attack, and the rows of one batch."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 import traceback
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from .judge import decide
-from .records import COLUMNS, concat
+from .records import COLUMNS
 from .types import (
     Batch,
+    Candidates,
     Cell,
     Examples,
     LoadedModel,
-    Part,
-    PartStore,
     Samples,
 )
 
@@ -34,6 +33,7 @@ PARITY_TOLERANCE = "twin tolerance"
 ATTACKABLE = "attackable"
 BOX_LOW = "box low"
 BOX_HIGH = "box high"
+MODEL_CLASSES = "classes of the model"
 DIMENSION = "dimension "  # with its number, of the shape of one sample
 NO_PREFLIGHT = "no look beforehand"
 SILENT = "silent success"
@@ -89,6 +89,7 @@ class Chunk:
     examples: Examples
     observed: Mapping[str, float]
     seconds: float
+    candidates: Candidates | None = None
 
 
 def split(cells: Iterable[Cell]) -> list[Group]:
@@ -108,112 +109,14 @@ def _alike(cell: Cell) -> tuple[object, ...]:
     return (cell.entry, cell.attack, cell.source, white_box, cell.norm, cell.target, params)
 
 
-@dataclass(slots=True)
-class Clock:
-    """Seconds that an attack may still take."""
-
-    left: float
-
-
-class Tables:
-    """What a group has finished so far: stored parts, the rows of the running part, failures."""
-
-    def __init__(
-        self,
-        cells: Sequence[Cell],
-        store: PartStore,
-        todo: Collection[str],
-        spans: Collection[tuple[int, int]],
-    ) -> None:
-        self._cells = cells
-        self._store = store
-        self._todo = todo  # the others are run again only for what they carry into these
-        self._carries = any(cell.carried for cell in cells)
-        self.parts: dict[str, list[Part]] = {
-            cell.id: [part for part in store.parts(cell.id) if (part.start, part.stop) in spans]
-            for cell in cells
-        }
-        self.failures: dict[str, Failure] = {}
-        self.clock = Clock(cells[0].time_limit or float("inf")) if cells else Clock(float("inf"))
-        self._chunks: dict[str, list[Chunk]] = {}
-        self._span = (0, 0)
-
-    def missing(self, start: int, stop: int) -> list[Cell]:
-        """Cells to run on samples `start` to `stop`: a whole grid that carries, if one needs it."""
-        self._span = (start, stop)
-        alive = [cell for cell in self._cells if cell.id not in self.failures]
-        lacking = [cell for cell in alive if not self._has(cell.id, start, stop)]
-        if not any(cell.id in self._todo for cell in lacking):
-            return []
-        return alive if self._carries else lacking
-
-    def _has(self, cell_id: str, start: int, stop: int) -> bool:
-        return any((part.start, part.stop) == (start, stop) for part in self.parts[cell_id])
-
-    def add(self, cell: Cell, chunk: Chunk | Failure) -> None:
-        """One more batch of the running part, or the end of the cell."""
-        if isinstance(chunk, Failure):
-            self._fail(cell, chunk)
-        elif cell.id not in self.failures:
-            self._chunks.setdefault(cell.id, []).append(chunk)
-
-    def _fail(self, cell: Cell, failure: Failure) -> None:
-        self.failures[cell.id] = failure
-        self._chunks.pop(cell.id, None)
-        for other in self._cells:
-            starts_here = cell.eps in other.carried and other.model == cell.model
-            if starts_here and other.id not in self.failures:
-                eps = cell.eps.text if cell.eps else ""
-                reason = f"it starts from eps {eps}, which failed: {failure.reason}"
-                self._fail(other, dataclasses.replace(failure, reason=reason))
-
-    @property
-    def begun(self) -> bool:
-        """Whether the running part has rows."""
-        return bool(self._chunks)
-
-    def close(self, start: int, stop: int, batch_size: int, noticed: Mapping[str, float]) -> None:
-        """Store the running part of every cell that has one and lacks it."""
-        for cell_id, chunks in self._chunks.items():
-            if cell_id not in self._todo or self._has(cell_id, start, stop):
-                continue
-            observed = dict(noticed)
-            for chunk in chunks:
-                for key, value in chunk.observed.items():
-                    observed[key] = observed.get(key, 0) + value
-            part = Part(
-                start=start,
-                stop=stop,
-                samples=concat([chunk.samples for chunk in chunks]),
-                examples=_gallery([chunk.examples for chunk in chunks]),
-                observed=observed,
-                seconds=sum(chunk.seconds for chunk in chunks),
-                batch_size=batch_size,
-            )
-            self.parts[cell_id].append(part)
-            self._store.save_part(cell_id, part)
-        self._chunks.clear()
-
-    def progress(self, cell: Cell) -> tuple[int, int]:
-        """Samples judged so far, and how many of them are correct and unbroken."""
-        tables = [part.samples for part in self.parts[cell.id]]
-        if not self._has(cell.id, *self._span):
-            tables += [chunk.samples for chunk in self._chunks.get(cell.id, [])]
-        robust = sum(int((table.clean_correct & ~table.success).sum()) for table in tables)
-        return sum(len(table.label) for table in tables), robust
-
-
-def _gallery(examples: Sequence[Examples]) -> Examples:
-    return Examples(
-        positions=np.concatenate([part.positions for part in examples])[:GALLERY],
-        x=np.concatenate([part.x for part in examples])[:GALLERY],
-        x_adv=np.concatenate([part.x_adv for part in examples])[:GALLERY],
-    )
-
-
 def take(samples: Samples, start: int, stop: int) -> Samples:
     """Rows `start` to `stop` of a table."""
-    return Samples(**{name: getattr(samples, name)[start:stop] for name in COLUMNS})
+    return rows(samples, slice(start, stop))
+
+
+def rows(samples: Samples, index: slice | NDArray[np.int64]) -> Samples:
+    """The rows of a table that `index` selects, in its order."""
+    return Samples(**{name: getattr(samples, name)[index] for name in COLUMNS})
 
 
 def clean_chunk(model: LoadedModel, batch: Batch) -> Chunk:

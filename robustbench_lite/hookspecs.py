@@ -172,7 +172,11 @@ class ReporterSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutorSpec:
-    """How cells are computed: `implementation(plan, ...) -> Iterator[CellResult]`."""
+    """How cells are computed: `implementation(suite, plan, todo, ...) -> Iterator[CellResult]`.
+
+    It is called as `robustbench_lite.execute.cells` is, `terms` included: a cell that the deadline
+    leaves unfinished has no result.
+    """
 
     name: str
     implementation: Implementation

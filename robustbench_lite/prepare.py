@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import needs, plugins
 from . import plan as planning
-from . import plugins
 from . import suite as suites
 from .choose import choose
 from .errors import NothingSelected
@@ -28,6 +28,8 @@ class Options:
     shard: int | None = None
     seed: int | None = None
     limit: int | None = None
+    time_budget: float | None = None
+    no_examples: bool = False
     select: str | None = None
     resume: bool = False
     retry_errors: bool = False
@@ -68,6 +70,7 @@ def prepare(path: Path, options: Options) -> Prepared:
         if str(folder) not in sys.path:
             sys.path.insert(0, str(folder))
     plan = planning.make(suite, registry, places, seed=options.seed, limit=options.limit)
+    needs.stops(suite.gates, plan.cells)  # tells of gates that cannot be sequential
     if options.select is not None:
         plan = choose(plan, options.select)
     if not plan.cells:

@@ -166,6 +166,7 @@ def result_to_json(result: CellResult) -> dict[str, Json]:
         "batch_size": result.batch_size,
         "traceback": result.traceback,
         "environment": result.environment,
+        "stopped": result.stopped,
     }
 
 

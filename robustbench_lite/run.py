@@ -11,6 +11,7 @@ import logging
 import re
 import secrets
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,11 +20,11 @@ from typing import cast
 
 import torch
 
-from . import diagnose, gate, identity, machine, plugins, records, store
+from . import diagnose, gate, identity, machine, needs, plugins, records, store
 from . import plan as planning
 from . import suite as suites
+from .assess import assess
 from .errors import EnvironmentProblem, PluginError, UsageError
-from .measured import measure
 from .plugins import Registry
 from .prepare import Options, Prepared, prepare, registry_of
 from .progress import line
@@ -37,6 +38,7 @@ from .types import (
     Places,
     Plan,
     Summary,
+    Terms,
     Verdict,
 )
 from .versus import Baselines, chosen, overridden
@@ -60,7 +62,9 @@ class Finished:
 
 def run(path: Path, options: Options, observer: Observer) -> Finished:
     """Run a suite to its verdict; every finished cell is kept, whatever happens after it."""
+    deadline = time.monotonic() + (options.time_budget or float("inf"))
     prepared = prepare(path, options)
+    terms = _terms(prepared, options, deadline)
     device = machine.device(options.device)
     threads = machine.threads(options.threads)
     torch.set_num_threads(threads)
@@ -70,7 +74,7 @@ def run(path: Path, options: Options, observer: Observer) -> Finished:
     directory = _directory(prepared, options)
     manifest = _manifest(prepared, options, device, threads)
     manifest |= {"gates": records.gates_to_json(gates), **baselines.keep(directory.path)}
-    reused = _settle(directory, prepared.plan, options)
+    reused = _settle(directory, prepared, options, terms, gates)
     store.write_json(directory.path / store.MANIFEST, manifest)
     directory.write_start(
         prepared.suite, prepared.plan, json.dumps(prepared.suite.resolved, indent=2)
@@ -78,18 +82,14 @@ def run(path: Path, options: Options, observer: Observer) -> Finished:
     computed = 0
     status = "interrupted"
     try:
-        for result in _compute(prepared, options, directory, device, threads, observer):
+        for result in _compute(prepared, options, directory, device, threads, observer, terms):
             directory.save(result)
             computed += result.status != "skipped"
             log.info("%s", line(result))
             _tell(observer, result)
         status = "finished"
     finally:
-        ended: dict[str, Json] = {
-            "status": status,
-            "ended": _now(),
-            "providers": _providers(directory.path, prepared.plan),
-        }
+        ended = _ended(directory.path, prepared.plan, options, status)
         store.write_json(directory.path / store.MANIFEST, manifest | ended)
     finished = judge_run(directory.path, gates)
     finished = dataclasses.replace(finished, computed=computed, reused=reused)
@@ -97,6 +97,39 @@ def run(path: Path, options: Options, observer: Observer) -> Finished:
         _analyse(finished.run, prepared.registry, entry.name, entry.analysis, dict(entry.params))
     _write_reports(finished.run, prepared.registry, prepared.suite.reports)
     return finished
+
+
+def _terms(prepared: Prepared, options: Options, deadline: float) -> Terms:
+    """How the run is spent: what gates need first if time is short, and what may end early."""
+    gates, cells = prepared.suite.gates, prepared.plan.cells
+    return Terms(
+        first=needs.needed(gates, cells) if options.time_budget is not None else (),
+        deadline=deadline,
+        stops=needs.stops(gates, cells),
+        keep=not options.no_examples,
+    )
+
+
+def _ended(path: Path, plan: Plan, options: Options, status: str) -> dict[str, Json]:
+    """What the manifest says of a run when it ends, however it does."""
+    results = store.load_results(path, plan)
+    left = len({cell.id for cell in plan.cells} - results.keys())
+    unfinished = ""
+    if status == "interrupted":
+        unfinished = "the run was interrupted before it was finished; run again with --resume"
+    elif left and options.time_budget is not None:
+        status = "out of time"
+        unfinished = (
+            f"the time budget of {options.time_budget:g} s ended before it was finished; run again"
+            " with --resume"
+        )
+    return {
+        "status": status,
+        "ended": _now(),
+        "providers": {each.cell.model: each.provider for each in results.values() if each.provider},
+        "unfinished": unfinished,
+        "stopped": {key: each.stopped for key, each in results.items() if each.stopped},
+    }
 
 
 def rehearse(path: Path, options: Options) -> int:
@@ -111,7 +144,8 @@ def rehearse(path: Path, options: Options) -> int:
     machine.full_precision()
     with tempfile.TemporaryDirectory() as folder:
         directory = store.open_directory(Path(folder) / "run", planning.plan_id(prepared.plan))
-        for result in _compute(prepared, options, directory, device, threads, Silence()):
+        terms = Terms(keep=False)
+        for result in _compute(prepared, options, directory, device, threads, Silence(), terms):
             if result.status == "failed":
                 raise (
                     EnvironmentProblem(result.reason)
@@ -170,11 +204,11 @@ def judge_run(path: Path, gates: Sequence[Gate], baseline: Path | None = None) -
     stored = store.load_run(path)
     baselines = Baselines(stored, baseline)
     gates = overridden(gates, baseline)
-    measured = measure(stored, gates, baselines.before())
-    table = measured.summary
+    assessed = assess(stored, gates, baselines.before())
+    table = assessed.summary
     compared, comparison = baselines.against(table)
     environment = [result.reason for result in stored.results.values() if result.environment]
-    results = gate.check(gates, table, measured.lacking, samples=stored.samples, compared=compared)
+    results = gate.check(gates, table, assessed.lacking, samples=stored.samples, compared=compared)
     verdict = gate.verdict(results, table, environment=environment[0] if environment else "")
     store.write_findings(path, table.findings)
     store.write_verdict(path, verdict)
@@ -207,6 +241,7 @@ def _compute(
     device: str,
     threads: int,
     observer: Observer,
+    terms: Terms,
 ) -> Iterator[CellResult]:
     registry = prepared.registry
     if options.executor not in registry.executors:
@@ -233,6 +268,7 @@ def _compute(
         parts=directory,
         stored=reader.samples,
         observer=observer,
+        terms=terms,
     )
     yield from results  # type: ignore[misc]  # an executor yields results by contract
 
@@ -261,15 +297,25 @@ def _directory(prepared: Prepared, options: Options) -> RunDirectory:
     return store.open_directory(root / f"{stamp}-{secrets.token_hex(3)}", plan_id)
 
 
-def _settle(directory: RunDirectory, plan: Plan, options: Options) -> int:
+def _settle(
+    directory: RunDirectory,
+    prepared: Prepared,
+    options: Options,
+    terms: Terms,
+    gates: Sequence[Gate],
+) -> int:
     """Forget what is to be computed again, adopt what another run has finished; how many."""
+    plan = prepared.plan
+    _forget_stopped(directory, prepared.plan, gates)
     finished = store.load_results(directory.path, plan)
     if options.retry_errors:
         broken = _invalid(plan, finished)
         for cell_id, result in finished.items():
             if result.status in RETRIED or (cell_id in broken and result.status == "ok"):
                 directory.forget(cell_id)
-    missing = [cell for cell in plan.cells if not directory.has(cell.id)]
+    missing = [
+        cell for cell in plan.cells if not directory.has(cell.id) and cell.id not in terms.stops
+    ]
     if options.refresh:
         return 0
     found = store.find_finished(directory.path.parent, missing, directory.path)
@@ -279,6 +325,15 @@ def _settle(directory: RunDirectory, plan: Plan, options: Options) -> int:
     for cell_id, folder in found.items():
         directory.adopt(cell_id, folder)
     return len({cell.id for cell in plan.cells if directory.has(cell.id)})
+
+
+def _forget_stopped(directory: RunDirectory, plan: Plan, gates: Sequence[Gate]) -> None:
+    """Drop cells that gates ended early which are not the gates of today."""
+    if store.gates_of(directory.path) == records.gates_to_json(gates):
+        return
+    for cell_id, result in store.load_results(directory.path, plan).items():
+        if result.stopped:
+            directory.forget(cell_id)
 
 
 def _invalid(plan: Plan, results: Mapping[str, CellResult]) -> set[str]:
@@ -317,12 +372,6 @@ def _manifest(prepared: Prepared, options: Options, device: str, threads: int) -
         ],
         **machine.facts(device, threads),
     }
-
-
-def _providers(path: Path, plan: Plan) -> dict[str, Json]:
-    """Where each model really ran, as its finished cells say."""
-    results = store.load_results(path, plan).values()
-    return {result.cell.model: result.provider for result in results if result.provider}
 
 
 def _now() -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -60,6 +60,15 @@ class Selected:
         """Names of the source's classes in label order, whichever of them are selected."""
         return self.source.classes
 
+    def reordered(self, index: NDArray[np.int64]) -> Selected:
+        """The same samples in another order: `index` is a permutation of 0 to n - 1."""
+        return replace(
+            self,
+            positions=self.positions[index],
+            ids=tuple(self.ids[i] for i in index.tolist()),
+            labels=self.labels[torch.from_numpy(index)],
+        )
+
     def batch(self, start: int, stop: int, device: torch.device) -> Batch:
         """Samples `start` to `stop` (exclusive, cut at n), freshly read and checked, on `device`.
 
@@ -73,7 +82,7 @@ class Selected:
         return Batch(
             start=start,
             ids=ids,
-            hashes=_hashes(x, y),
+            hashes=content_hashes(x, y),
             keys=sample_keys(ids, device),
             x=x.to(device, copy=True),  # a plug-in's own storage never reaches an attack
             y=y.to(device, copy=True),
@@ -274,7 +283,7 @@ def _bad_value(selected: Selected, start: int, x: Tensor) -> DataError:
     )
 
 
-def _hashes(x: Tensor, y: Tensor) -> tuple[str, ...]:
+def content_hashes(x: Tensor, y: Tensor) -> tuple[str, ...]:
     """Content hash of each row: sha256 of its little-endian float32 bytes, then the int64 label."""
     rows = x.numpy().astype("<f4", copy=False)
     labels = y.numpy().astype("<i8", copy=False)

@@ -20,6 +20,7 @@ from .types import Rate
 Values = NDArray[np.float64]
 MID_P_BELOW = 25  # discordant pairs; the exact test is too cautious under it
 MOST_SAMPLES = 10**9  # more are not worth naming
+BISECTIONS = 50  # to about 1e-15
 
 
 def wilson(count: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -58,9 +59,62 @@ def upper_limit(count: int, n: int, confidence: float = 0.95) -> float:
     return float(special.betaincinv(count + 1, n - count, confidence))
 
 
-def rate(count: int, n: int) -> Rate:
-    """`count` of `n` with its 95 % Wilson interval; NaN in [0, 1] where n is 0."""
-    low, high = wilson(count, n)
+def limits(
+    count: int, n: int, confidence: float = 0.95, *, anytime: bool = False
+) -> tuple[float, float]:
+    """Both one-sided limits of a rate, each with that confidence: Clopper-Pearson, or anytime."""
+    if anytime:
+        return anytime_limits(count, n, confidence)
+    return lower_limit(count, n, confidence), upper_limit(count, n, confidence)
+
+
+def anytime_limits(count: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """One-sided limits that hold at every n at once, so that one may stop when one likes.
+
+    The chance that the lower limit is ever above the true rate, at any n, is at most
+    1 - confidence; so is the chance that the upper one is ever below it. The lower limit is the
+    least t with M(t) < 1 / (1 - confidence), where M(t) is the likelihood of the samples averaged
+    over the rates above t, divided by that at t: under any rate up to t a test supermartingale
+    that starts at 1 (mixture of Robbins 1970, Ville's inequality).
+    """
+    _check(count, n)
+    return _anytime_lower(count, n, confidence), 1 - _anytime_lower(n - count, n, confidence)
+
+
+def _anytime_lower(count: int, n: int, confidence: float) -> float:
+    enough = -math.log(1 - confidence)
+    low, high = 0.0, count / n if n else 0.0
+    if count == 0:
+        return low
+    for _ in range(BISECTIONS):  # M falls in t wherever it is above e
+        middle = (low + high) / 2
+        if log_evidence(count, n, middle) >= enough:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def log_evidence(count: int, n: int, threshold: float) -> float:
+    """ln M: evidence that the rate is above `threshold` (0 < threshold < 1); see above."""
+    failures = n - count
+    above = float(special.betaincc(count + 1, failures + 1, threshold))
+    if above == 0:  # no likelihood is above; its logarithm is not worth having
+        return -math.inf
+    mixed = math.log(above) + special.betaln(count + 1, failures + 1)
+    mixed -= math.log1p(-threshold)
+    at_threshold = count * math.log(threshold) + failures * math.log1p(-threshold)
+    return float(mixed - at_threshold)
+
+
+def rate(count: int, n: int, *, anytime: bool = False) -> Rate:
+    """`count` of `n` with its two-sided 95 % interval; NaN in [0, 1] where n is 0.
+
+    The interval is Wilson's; with `anytime` it is the one of `anytime_limits`, 97.5 % either side.
+    """
+    low, high = anytime_limits(count, n, 0.975) if anytime else wilson(count, n)
+    if n == 0:
+        low, high = 0.0, 1.0
     return Rate(count, n, count / n if n else math.nan, low, high)
 
 
@@ -148,18 +202,26 @@ def median_upper_limit(values: Values, confidence: float = 0.95) -> float:
 
 
 def samples_to_decide(
-    value: float, threshold: float, confidence: float = 0.95, power: float = 0.8
+    value: float,
+    threshold: float,
+    confidence: float = 0.95,
+    power: float = 0.8,
+    *,
+    anytime: bool = False,
 ) -> int | None:
     """About how many samples put the Clopper-Pearson limit of a true rate `value` past `threshold`.
 
     With chance `power`; the limit is the lower one if `value` is above, the upper one if below.
     None where a thousand million samples would not do, above all where the two are equal.
+    With `anytime` it is the limit of `anytime_limits`, and the number where the mean gets there.
     """
     if not abs(value - threshold) > 0:
         return None
     good, bad = (value, threshold) if value > threshold else (1 - value, 1 - threshold)
 
     def decides(n: int) -> bool:
+        if anytime:
+            return log_evidence(round(good * n), n, bad) >= -math.log(1 - confidence)
         most_if_bad = _binomial_quantile(confidence, n, bad)
         return most_if_bad < n and bool(special.bdtrc(most_if_bad, n, good) >= power)
 

@@ -75,8 +75,8 @@ class Stock:
         self._threads = threads
         self.device = torch.device(device)
         self._models: dict[str, LoadedModel | Failure] = {}
-        self._batches: dict[tuple[int, int], Batch] = {}
-        self._memories: dict[tuple[str, int, int], BatchMemory] = {}
+        self._batches: dict[tuple[str, ...], Batch] = {}
+        self._memories: dict[tuple[str, tuple[str, ...]], BatchMemory] = {}
         self._parities: dict[tuple[str, str], Parity] = {}
         self._caching = False
 
@@ -163,7 +163,7 @@ class Stock:
 
     def batch(self, selected: Selected, start: int, stop: int) -> Batch:
         """Samples `start` to `stop`, kept if the whole data set fits."""
-        key = (start, stop)
+        key = selected.ids[start:stop]
         if key not in self._batches:
             if not self._caching:
                 self.drop_batches()
@@ -172,7 +172,7 @@ class Stock:
 
     def memory(self, name: str, model: LoadedModel, batch: Batch) -> BatchMemory:
         """What is known of a batch on a model."""
-        key = (name, batch.start, batch.start + len(batch.ids))
+        key = (name, batch.ids)
         if key not in self._memories:
             self._memories[key] = BatchMemory(model, batch.x, batch.y)
         return self._memories[key]

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from . import records
+from . import candidates, records
 from .errors import EnvironmentProblem, UsageError
 from .types import (
+    Candidates,
     Cell,
     CellResult,
     Comparison,
@@ -39,6 +40,7 @@ SUITE = "suite.yaml"
 RESOLVED = "suite.resolved.yaml"
 GATES = "gates.json"
 FINDINGS = "findings.json"
+CANDIDATES = "candidates.npz"  # of a part; in a finished cell a folder of one file per part
 OWN = frozenset({"cells", "parts", "baselines"})  # what a run killed before its manifest leaves
 FINAL = frozenset({"ok"})  # what another run may reuse: a reason to skip may be of its machine
 
@@ -117,9 +119,17 @@ class RunDirectory:
                 records.write_samples(result.samples, aside / "samples.parquet")
             if result.examples is not None:
                 records.write_examples(result.examples, aside / "examples.npz")
+            if result.samples is not None:
+                self._keep_candidates(result.cell.id, aside)
             write_json(aside / "result.json", records.result_to_json(result))
             _swap(aside, final)
             shutil.rmtree(self._parts_path(result.cell.id), ignore_errors=True)
+
+    def _keep_candidates(self, cell_id: str, cell: Path) -> None:
+        """Give the finished cell what its parts hold for a replay."""
+        for part in sorted(self._parts_path(cell_id).glob("[0-9]*/" + CANDIDATES)):
+            (cell / "candidates").mkdir(exist_ok=True)
+            shutil.copyfile(part, cell / "candidates" / f"{part.parent.name}.npz")
 
     def adopt(self, cell_id: str, finished: Path) -> None:
         """Take over a finished cell of another run of the same content."""
@@ -143,6 +153,8 @@ class RunDirectory:
             aside = _fresh(folder / f".{final.name}.{os.getpid()}.tmp")
             records.write_samples(part.samples, aside / "samples.parquet")
             records.write_examples(part.examples, aside / "examples.npz")
+            if part.candidates is not None:
+                candidates.write(part.candidates, aside / CANDIDATES)
             write_json(aside / "part.json", records.part_to_json(part))
             _swap(aside, final)
 
@@ -221,9 +233,14 @@ def find_finished(root: Path, cells: Sequence[Cell], skip: Path) -> dict[str, Pa
         for cell_id in wanted - found.keys():
             result = run / cell_id / "result.json"
             with contextlib.suppress(UsageError):  # a damaged cell is as good as none
-                if result.is_file() and _read_json(result).get("status") in FINAL:
+                if result.is_file() and _is_whole(_read_json(result)):
                     found[cell_id] = run / cell_id
     return found
+
+
+def _is_whole(result: Mapping[str, Json]) -> bool:
+    """Whether another run may take it over: a cell that gates stopped early is of its own run."""
+    return result.get("status") in FINAL and not result.get("stopped")
 
 
 def _read_json(path: Path) -> dict[str, Json]:
@@ -263,6 +280,15 @@ class StoredRun:
         path = self.path / "cells" / cell_id / "examples.npz"
         return records.read_examples(path) if path.is_file() else None
 
+    def candidates(self, cell_id: str) -> Iterator[Candidates]:
+        """The points kept for a replay, one part of the cell at a time."""
+        for path in sorted((self.path / "cells" / cell_id / "candidates").glob("*.npz")):
+            yield candidates.read(path)
+
+    def has_candidates(self, cell_id: str) -> bool:
+        """Whether any points of the cell were kept."""
+        return (self.path / "cells" / cell_id / "candidates").is_dir()
+
     @property
     def partial(self) -> bool:
         """Whether only a part of the suite was asked for (`--limit`, `-k`)."""
@@ -295,6 +321,13 @@ def plan_id_of(path: Path) -> str | None:
     """The plan id of a run directory, None where its manifest cannot be read."""
     with contextlib.suppress(UsageError):
         return cast("str | None", _read_json(path / MANIFEST).get("plan_id"))
+    return None
+
+
+def gates_of(path: Path) -> Json:
+    """The gates that a run directory was made for, as its manifest has them; None without one."""
+    with contextlib.suppress(UsageError):
+        return _read_json(path / MANIFEST).get("gates")
     return None
 
 

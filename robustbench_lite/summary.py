@@ -19,7 +19,6 @@ The union of a family's attacks is the same over its own cells.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -59,16 +58,22 @@ def make(
     findings: Sequence[Finding],
     *,
     partial: bool = False,
+    unfinished: str = "",
 ) -> Summary:
     """One row per cell in plan order, then families, then worst cases per model, norm and eps.
 
     `samples(cell_id)` is called once per finished cell, one table is held at a time.
     `partial`: the run was cut (`--limit`, `-k`), its rows do not stand for the suite.
+    `unfinished`: why the run ended before its last cell. A cell that was stopped early has
+    anytime-valid intervals; a worst case over it counts the samples that all its cells have.
     Raises RobevalError (internal) if two cells of a model and dataset differ in their samples.
     """
     touched = _touched(findings)
     merged = _Worst()
-    rows = [_row(cell, results.get(cell.id), samples, touched, merged) for cell in cells]
+    unfinished = unfinished or _NOT_RUN
+    rows = [
+        _row(cell, results.get(cell.id), samples, touched, merged, unfinished) for cell in cells
+    ]
     return Summary(rows=(*rows, *merged.rows(rows)), findings=tuple(findings), partial=partial)
 
 
@@ -88,8 +93,9 @@ def _row(
     samples: Callable[[str], Samples | None],
     touched: Mapping[str, str],
     merged: _Worst,
+    unfinished: str,
 ) -> Row:
-    row = _empty(cell, result)
+    row = _empty(cell, result, unfinished)
     if row.status not in ("ok", "invalid"):
         return row
     table = samples(cell.id)
@@ -105,15 +111,15 @@ def _row(
         return replace(row, status="invalid", reason=touched[cell.id])
     if row.status == "invalid":
         return row
-    merged.add(cell, table)
+    merged.add(cell, table, stopped=bool(row.stopped))
     return _clean(row, table) if cell.attack == CLEAN else _attacked(row, table)
 
 
-def _empty(cell: Cell, result: CellResult | None) -> Row:
+def _empty(cell: Cell, result: CellResult | None, unfinished: str) -> Row:
     status: CellStatus = "timeout"
-    reason = _NOT_RUN
+    reason = unfinished
     if result is not None:
-        status, reason = result.status, result.reason
+        status, reason = result.status, result.reason or result.stopped
     elif cell.skip is not None:
         status, reason = "skipped", cell.skip
     return Row(
@@ -146,6 +152,7 @@ def _empty(cell: Cell, result: CellResult | None) -> Row:
         fallback_for=cell.fallback_for,
         family=cell.family,
         union=cell.union,
+        stopped=result.stopped if result else "",
     )
 
 
@@ -169,15 +176,16 @@ def _attacked(row: Row, table: Samples) -> Row:
     measured = row.norm if row.norm in NORMS else None
     distances: NDArray[np.float64] | None = getattr(table, measured) if measured else None
     survived = int((broken & table.survives_uint8).sum())
+    early = bool(row.stopped)
     return replace(
         row,
-        clean_accuracy=rate(int(correct.sum()), row.n),
-        robust_accuracy=rate(int((correct & ~table.success).sum()), row.n),
-        attack_success_rate=rate(int(broken.sum()), int(correct.sum())),
-        adversarial_error=rate(int((~table.adv_correct).sum()), row.n),
+        clean_accuracy=rate(int(correct.sum()), row.n, anytime=early),
+        robust_accuracy=rate(int((correct & ~table.success).sum()), row.n, anytime=early),
+        attack_success_rate=rate(int(broken.sum()), int(correct.sum()), anytime=early),
+        adversarial_error=rate(int((~table.adv_correct).sum()), row.n, anytime=early),
         confidence_on_mistakes=_mean(table.adv_confidence[mistakes]),
         median_distance=None if distances is None else _median(distances[broken]),
-        survives_uint8=rate(survived, int(broken.sum())),
+        survives_uint8=rate(survived, int(broken.sum()), anytime=early),
     )
 
 
@@ -194,18 +202,28 @@ def _median(values: NDArray[np.float64]) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class _Bits:
-    """What n samples of one model and dataset kept: under a clean pass, a cell, or all of them."""
+    """What n samples of one model and dataset kept: under a clean pass, a cell, or all of them.
+
+    `seen`: the samples that were run; False for those that a cell was stopped before.
+    """
 
     clean: Bits
     robust: Bits
     adv_correct: Bits
+    seen: Bits
 
     def __and__(self, other: _Bits) -> _Bits:
         return _Bits(
             self.clean & other.clean,
             self.robust & other.robust,
             self.adv_correct & other.adv_correct,
+            self.seen & other.seen,
         )
+
+    def common(self) -> _Bits:
+        """The samples alone that all have run."""
+        kept = [getattr(self, name)[self.seen] for name in self.__dataclass_fields__]
+        return _Bits(*kept)
 
 
 _Group = tuple[str, str, Norm, str]  # model, dataset, norm, the family or "" for all attacks
@@ -224,25 +242,37 @@ def _groups(model: str, dataset: str, norm: Norm | None, family: str | None) -> 
 class _Worst:
     """Bits per group and eps, merged while cells pass by one at a time."""
 
-    order: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    order: dict[tuple[str, str], Mapping[str, int]] = field(default_factory=dict)
     bits: dict[_Spot, _Bits] = field(default_factory=dict)
 
-    def add(self, cell: Cell, table: Samples) -> None:
-        digest = hashlib.sha256("\0".join(table.sample_id).encode()).digest()
-        if self.order.setdefault((cell.model, cell.dataset), digest) != digest:
+    def add(self, cell: Cell, table: Samples, *, stopped: bool) -> None:
+        """Count a finished cell; only one that was `stopped` may have fewer samples."""
+        place = self._place(cell, table, stopped=stopped)
+        if cell.eps is None or place is None:
+            return
+        robust = table.clean_correct & ~table.success
+        columns = (table.clean_correct, robust, table.adv_correct, np.ones_like(robust))
+        n = len(self.order[cell.model, cell.dataset])
+        found = _Bits(*(_spread(column, place, n) for column in columns))
+        family = cell.family if cell.union else None
+        for group in _groups(cell.model, cell.dataset, cell.norm, family):
+            spot = (group, cell.eps.value)
+            self.bits[spot] = self.bits[spot] & found if spot in self.bits else found
+
+    def _place(self, cell: Cell, table: Samples, *, stopped: bool) -> NDArray[np.int64] | None:
+        """Where each row stands among the samples of its model and dataset."""
+        key = (cell.model, cell.dataset)
+        ids = tuple(table.sample_id)
+        order = self.order.setdefault(key, {name: at for at, name in enumerate(ids)})
+        if stopped and order.keys() >= set(ids):
+            return np.array([order[name] for name in ids], dtype=np.int64)
+        if tuple(order) != ids:
             raise RobevalError(
                 f"internal error: cell {cell.id} ('{cell.entry}' on model '{cell.model}', dataset"
                 f" '{cell.dataset}') has other samples, or another order, than the cells before"
                 " it; the worst case per sample cannot be taken"
             )
-        if cell.eps is None:
-            return
-        robust = table.clean_correct & ~table.success
-        found = _Bits(table.clean_correct, robust, table.adv_correct)
-        family = cell.family if cell.union else None
-        for group in _groups(cell.model, cell.dataset, cell.norm, family):
-            spot = (group, cell.eps.value)
-            self.bits[spot] = self.bits[spot] & found if spot in self.bits else found
+        return np.arange(len(ids), dtype=np.int64)
 
     def rows(self, rows: Sequence[Row]) -> list[Row]:
         """Families, then worst cases, in the order of the plan, eps ascending within a norm."""
@@ -272,6 +302,12 @@ class _Worst:
         return found
 
 
+def _spread(column: Bits, place: NDArray[np.int64], n: int) -> Bits:
+    whole = np.zeros(n, dtype=bool)
+    whole[place] = column
+    return whole
+
+
 def _attacks_at(row: Row, eps: Fraction) -> bool:
     """Whether the row is an attack that spends just this eps: controls alone are no worst case."""
     return row.role == "attack" and row.eps is not None and row.eps.value == eps
@@ -281,6 +317,7 @@ def _worst(name: str, members: Sequence[Row], eps: Eps, bits: _Bits | None) -> R
     first = members[0]
     paid = _paid(members)
     status, reason = _gravest([row for row in members if not _replaced(row, members)])
+    early = next((row.stopped for row in members if row.stopped), "")
     row = replace(
         first,
         cell_id="/".join((name, first.model, first.dataset, str(first.norm), str(eps.value))),
@@ -290,7 +327,7 @@ def _worst(name: str, members: Sequence[Row], eps: Eps, bits: _Bits | None) -> R
         role="attack",
         kind="fixed-budget",
         eps=eps,
-        n=max(row.n for row in members),
+        n=min(row.n for row in members) if early else max(row.n for row in members),
         status=status,
         reason=reason,
         clean_accuracy=None,
@@ -310,17 +347,22 @@ def _worst(name: str, members: Sequence[Row], eps: Eps, bits: _Bits | None) -> R
         fallback_for=None,
         family=None,
         union=False,
+        stopped=early,
     )
     if status != "ok":
         return row
     assert bits is not None
+    bits = bits.common()
     n, correct, robust = len(bits.clean), int(bits.clean.sum()), int(bits.robust.sum())
+    broken = correct - int((bits.clean & bits.robust).sum())
     return replace(
         row,
-        clean_accuracy=rate(correct, n),
-        robust_accuracy=rate(robust, n),
-        attack_success_rate=rate(correct - int((bits.clean & bits.robust).sum()), correct),
-        adversarial_error=rate(int((~bits.adv_correct).sum()), n),
+        n=n,
+        reason=early,
+        clean_accuracy=rate(correct, n, anytime=bool(early)),
+        robust_accuracy=rate(robust, n, anytime=bool(early)),
+        attack_success_rate=rate(broken, correct, anytime=bool(early)),
+        adversarial_error=rate(int((~bits.adv_correct).sum()), n, anytime=bool(early)),
     )
 
 

@@ -52,8 +52,12 @@ def look(
     plan: Plan,
     batch_size: int,
     self_test: bool,
+    seconds: float = float("inf"),
 ) -> dict[str, float]:
-    """What was seen, as counts; what cannot be looked at is left to the cells to report."""
+    """What was seen, as counts; what cannot be looked at is left to the cells to report.
+
+    `seconds`: what is left for it.
+    """
     clean = group.cells[0].attack == CLEAN
     try:
         if clean:
@@ -63,7 +67,10 @@ def look(
             return {}
         plants = self_test and _searches(cell)
         size = min(max(batch_size, SAMPLES) if plants else batch_size, selected.n)
-        trial = _Trial.of(cell, source, selected, stock, registry, plan, size)
+        own = cell.time_limit or float("inf")
+        trial = _Trial.of(
+            cell, source, selected, stock, registry, plan, size, min(own, max(seconds, 0))
+        )
         return trial.repeated() | (trial.planted() if plants else {})
     except Exception as problem:  # the cells themselves say what cannot be read or run
         log.info("%s: no look beforehand", group.source, exc_info=True)
@@ -102,6 +109,7 @@ class _Trial:
     budget: Budget
     seed: int
     n: int
+    seconds: float
 
     @staticmethod
     def of(
@@ -112,6 +120,7 @@ class _Trial:
         registry: Registry,
         plan: Plan,
         size: int,
+        seconds: float,
     ) -> _Trial:
         """The attack of `cell` on the first `size` samples."""
         assert cell.eps is not None
@@ -128,6 +137,7 @@ class _Trial:
             budget_of(registered.spec, params, cell, float(cell.eps), batch.box),
             plan.seed,
             selected.n,
+            seconds,
         )
 
     @property
@@ -163,7 +173,7 @@ class _Trial:
             goal=goal,
             eot=self.cell.eot,
             bpda=self.cell.bpda,
-            seconds=self.cell.time_limit or float("inf"),
+            seconds=self.seconds,
         ).candidate
 
     def _stream(self) -> SampleRng:
@@ -184,6 +194,6 @@ class _Trial:
                 target=self.cell.target,
                 eot=self.cell.eot,
                 bpda=self.cell.bpda,
-                seconds=self.cell.time_limit or float("inf"),
+                seconds=self.seconds,
             )
         )

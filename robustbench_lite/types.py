@@ -7,7 +7,7 @@ Nothing here imports a heavy library at run time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from fractions import Fraction
@@ -593,10 +593,38 @@ class Examples:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Candidates:
+    """The points that an attack ended on, exact float32, to be judged again by `robeval replay`.
+
+    `sample_id`: text [m]. `x`, `x_adv`: [m, *shape], the clean input and the legal candidate.
+    """
+
+    sample_id: NDArray[np.str_]
+    x: NDArray[np.float32]
+    x_adv: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """How a run is spent. What it measures is the same under any terms, only how much of it.
+
+    `first`: ids of cells that are worked on before all others. `deadline`: the `time.monotonic()`
+    at which the run ends, whatever is left. `stops`: cell id -> the sequential gates that end it
+    once the samples seen decide all of them. `keep`: whether candidates are stored for a replay.
+    """
+
+    first: Collection[str] = ()
+    deadline: float = float("inf")
+    stops: Mapping[str, Sequence[Gate]] = field(default_factory=dict)
+    keep: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """Samples `start` to `stop` of one cell, finished and stored: a kill loses no more than one.
 
-    `observed`: what was seen about the measurement, as counts (see `diagnose.py`).
+    They are counted in the order in which the samples are run. `observed`: what was seen about
+    the measurement, as counts (see `diagnose.py`). `candidates`: for a replay; None once on disk.
     """
 
     start: int
@@ -606,6 +634,7 @@ class Part:
     observed: Mapping[str, float]
     seconds: float
     batch_size: int
+    candidates: Candidates | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -613,6 +642,7 @@ class CellResult:
     """A finished cell. `samples` is None where status is not "ok", or where they stay on disk.
 
     `environment`: the cell failed because of device, model file or dataset, not of the attack.
+    `stopped`: which sequential gates ended it before its last sample, in words ("" if none did).
     """
 
     cell: Cell
@@ -627,6 +657,7 @@ class CellResult:
     batch_size: int
     traceback: str = ""
     environment: bool = False
+    stopped: str = ""
 
 
 class PartStore(Protocol):
@@ -673,7 +704,8 @@ class Row:
 
     Rates are None unless status is "ok". `members`: the cells of a worst case. `fallback_for`: the
     entry whose gradients could not be used. `family`: the entry of the suite that it belongs to;
-    `union`: gates on that entry judge the union of its rows, not this one.
+    `union`: gates on that entry judge the union of its rows, not this one. `stopped`: as of its
+    cell; the intervals of its rates are then anytime-valid (`stats.anytime_limits`), not Wilson's.
     """
 
     cell_id: str
@@ -706,6 +738,7 @@ class Row:
     fallback_for: str | None = None
     family: str | None = None
     union: bool = False
+    stopped: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -722,7 +755,8 @@ class GateResult:
     """One gate on one row: the measured rate, its limits, and what follows.
 
     `low`, `high`: one-sided limits at the gate's confidence, corrected where it is one of several
-    claims: Clopper-Pearson's for a rate. Of a `max_drop` gate, value and limits are those of the
+    claims: Clopper-Pearson's for a rate, anytime-valid ones where the gate is sequential or its
+    cell was stopped early. Of a `max_drop` gate, value and limits are those of the
     difference, run minus baseline, and `newly_broken` names the samples right in the baseline
     alone. `needed`: for INCONCLUSIVE, about how many samples would decide, if any number can.
     `missing`: INVALID since evidence is not there (too few samples, nothing to compare with).

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from . import compare as comparing
 from . import store
+from .assess import assess
 from .compare import Side
 from .diagnose import Before
 from .errors import UsageError
-from .measured import measure
 from .store import StoredRun
 from .types import Comparison, Gate, Json, Summary
 
@@ -38,7 +38,7 @@ def side(path: Path) -> Side:
     if found.is_file():
         return comparing.read(found)
     stored = store.load_run(found)
-    return comparing.of_run(found.name, stored, measure(stored, ()).summary)
+    return comparing.of_run(found.name, stored, assess(stored, ()).summary)
 
 
 def file_of(name: str) -> Path:
@@ -93,13 +93,13 @@ def _opened(path: Path) -> StoredRun | None:
     if not (path / store.MANIFEST).is_file():
         return None
     stored = store.load_run(path)
-    return dataclasses.replace(stored, summary=measure(stored, ()).summary)
+    return dataclasses.replace(stored, summary=assess(stored, ()).summary)
 
 
 def set_baseline(run: Path, file: Path) -> Side:
     """Write the baseline file of a run. Raises UsageError with the reason if it is not fit."""
     stored = store.load_run(run)
-    found = comparing.of_run(run.name, stored, measure(stored, ()).summary)
+    found = comparing.of_run(run.name, stored, assess(stored, ()).summary)
     reason = comparing.unfit(found, stored.manifest.get("status"))
     if reason:
         raise UsageError(f"'{run}' cannot become a baseline: {reason}")

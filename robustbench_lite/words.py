@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from .types import Where
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|)")
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+_NUMBER = r"(\d+(?:\.\d+)?)\s*"
+_DURATION = re.compile(rf"(?:{_NUMBER}h)?\s*(?:{_NUMBER}m)?\s*(?:{_NUMBER}s?)?")
+_PARTS = (3600, 60, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +61,10 @@ def _folded(name: str) -> str:
 
 
 def duration(text: str) -> float | None:
-    """Seconds of a text such as `20`, `90s`, `10m` or `2h`; None if it is no time above zero."""
+    """Seconds of a text such as `20`, `90s`, `10m` or `1h30m`; None if it is no time above zero."""
     found = _DURATION.fullmatch(text.strip())
     if found is None:
         return None
-    seconds = float(found[1]) * _SECONDS[found[2]]
+    given = zip(found.groups(), _PARTS, strict=True)
+    seconds = sum(float(number) * each for number, each in given if number is not None)
     return seconds if 0 < seconds < float("inf") else None

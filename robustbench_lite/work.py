@@ -29,11 +29,11 @@ from .group import (
     UNCHANGED,
     UNSPENT,
     Chunk,
-    Clock,
     Failure,
     out_of_memory,
 )
 from .hookspecs import AttackSpec
+from .ledger import Clock
 from .params import Params
 from .rng import SampleRng
 from .standing import OUTCOME, State, budget_of, judged, rows_of
@@ -41,6 +41,7 @@ from .types import (
     NORMS,
     Batch,
     Budget,
+    Candidates,
     Cell,
     Examples,
     LoadedModel,
@@ -61,11 +62,14 @@ def attack(
     seed: int,
     params: Params,
     clock: Clock | None = None,
+    keep: int = 0,
 ) -> dict[str, Chunk | Failure]:
-    """Craft and judge one batch for every cell of a group: cell id -> its rows, or why not."""
-    work = _Work(
-        spec, function, batch, memory, targets, clean, seed, params, clock or Clock(float("inf"))
-    )
+    """Craft and judge one batch for every cell of a group: cell id -> its rows, or why not.
+
+    `keep`: of how many samples of the selection, the first ones, the points are kept.
+    """
+    clock = clock or Clock(float("inf"))
+    work = _Work(spec, function, batch, memory, targets, clean, seed, params, clock, keep)
     results: dict[str, Chunk | Failure] = {}
     if spec.kind == "minimal-norm":
         return work.minimal_norm(cells)
@@ -101,6 +105,7 @@ class _Work:
     seed: int
     params: Params
     clock: Clock
+    keep: int
 
     def fixed_budget(
         self, cells: Sequence[Cell], states: dict[str, State]
@@ -264,6 +269,25 @@ class _Work:
             examples=examples,
             observed=self._observed(cell, state, outcome, correct),
             seconds=state.seconds,
+            candidates=self._candidates(cell, state, outcome),
+        )
+
+    def _candidates(self, cell: Cell, state: State, outcome: Outcome) -> Candidates | None:
+        """The points to keep: every break, and what else an attack (no control) ended on."""
+        kept = outcome.legal & self.clean[cell.model].clean_correct
+        if cell.role == "control":
+            kept &= outcome.success
+        if cell.kind == "minimal-norm":
+            kept &= getattr(outcome, str(cell.norm)) <= self._limit(cell)
+        chosen = np.flatnonzero(kept)
+        chosen = chosen[self.batch.start + chosen < self.keep]
+        if not len(chosen):
+            return None
+        index = torch.from_numpy(chosen).to(self.batch.x.device)
+        return Candidates(
+            sample_id=np.array([self.batch.ids[row] for row in chosen], dtype=np.str_),
+            x=self.batch.x[index].cpu().numpy(),
+            x_adv=state.x_adv[index].cpu().numpy(),
         )
 
     def _observed(

@@ -47,6 +47,7 @@ from robustbench_lite.types import (
     Samples,
     Selection,
     Suite,
+    Terms,
     Where,
 )
 
@@ -275,6 +276,7 @@ class World:
         parts: PartStore | None = None,
         earlier: Mapping[str, CellResult] | None = None,
         observer: Observer | None = None,
+        terms: Terms | None = None,
     ) -> Iterator[CellResult]:
         """Results one at a time; each is `stored` before the next is computed, as in a run."""
         done = dict(earlier or {})
@@ -296,6 +298,7 @@ class World:
             parts=Parts() if parts is None else parts,
             stored=stored,
             observer=Silence() if observer is None else observer,
+            terms=Terms() if terms is None else terms,
         ):
             done[result.cell.id] = result
             yield result
@@ -309,6 +312,7 @@ class World:
         parts: PartStore | None = None,
         earlier: Mapping[str, CellResult] | None = None,
         observer: Observer | None = None,
+        terms: Terms | None = None,
     ) -> dict[str, CellResult]:
         """Every result by cell id; a cell that comes twice is an error of the executor."""
         results: dict[str, CellResult] = {}
@@ -319,6 +323,7 @@ class World:
             parts=parts,
             earlier=earlier,
             observer=observer,
+            terms=terms,
         ):
             assert result.cell.id not in results, f"two results for {result.cell}"
             results[result.cell.id] = result

@@ -13,12 +13,13 @@ import pandas as pd
 import pytest
 import torch
 
-from robustbench_lite import Box, PluginError, load_run
+from robustbench_lite import Box, PluginError
 from robustbench_lite.builtin.analyses.corruptions import COLUMNS, corruption_table
 from robustbench_lite.builtin.attacks.corrupt_constants import KINDS, PUBLISHED, SEVERITIES, Kind
 from robustbench_lite.builtin.attacks.corruption import SPEC, TRANSFORMATIONS
 from robustbench_lite.builtin.attacks.corruptions import SPEC as FAMILY
 from robustbench_lite.builtin.attacks.corruptions import CorruptionsParams
+from robustbench_lite.store import load_run
 from tests.corrupted import corrupted, images, problem_of
 from tests.no_norm import assert_contract
 from tests.oracles import estimated, run

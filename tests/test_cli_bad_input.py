@@ -19,7 +19,8 @@ import pytest
 import torch
 from torch import nn
 
-from robustbench_lite import load_run, records
+from robustbench_lite import records
+from robustbench_lite.store import load_run
 from robustbench_lite.types import Samples
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, cast
 import pytest
 import torch
 
-from robustbench_lite import load_run, summary
+from robustbench_lite import summary
+from robustbench_lite.store import load_run
 from robustbench_lite.types import Summary
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from safetensors.torch import save_model
 
-from robustbench_lite import load_run
 from robustbench_lite.run import judge_run
+from robustbench_lite.store import load_run
 from tests.conftest import TESTS, Ended
 from tests.nearest_mean import linear, pruned
 

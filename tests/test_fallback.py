@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 from torch import Tensor
 
-from robustbench_lite import load_run
 from robustbench_lite.builtin.models import onnx_twin
 from robustbench_lite.builtin.models.twin import Twin, convert
+from robustbench_lite.store import load_run
 from tests.nearest_mean import sample
 from tests.onnx_zoo import EMBEDDED, branching, digits, opened, quantised
 

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 import pytest
 
-from robustbench_lite import load_run
-from robustbench_lite.store import RunDirectory
+from robustbench_lite.store import RunDirectory, load_run
 from robustbench_lite.types import Part
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from robustbench_lite import load_run, plugins
 from robustbench_lite import plan as planning
+from robustbench_lite import plugins
 from robustbench_lite import suite as suites
 from robustbench_lite.execute import cells as execute
 from robustbench_lite.records import COLUMNS
 from robustbench_lite.run import Silence
-from robustbench_lite.store import RunDirectory, open_directory
+from robustbench_lite.store import RunDirectory, load_run, open_directory
 from robustbench_lite.types import Part, PartStore, Places, Plan, Samples, Suite
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from robustbench_lite import load_run
+from robustbench_lite.store import load_run
 
 if TYPE_CHECKING:
     from tests.conftest import Robeval

@@ -26,13 +26,13 @@ from robustbench_lite.group import (
     ILLEGAL,
     UNCHANGED,
     Failure,
-    Tables,
     clean_chunk,
     out_of_memory,
     split,
     take,
 )
 from robustbench_lite.judge import judge
+from robustbench_lite.ledger import Tables
 from robustbench_lite.records import COLUMNS
 from robustbench_lite.types import Outcome, Samples
 from tests.small_world import (
@@ -754,7 +754,7 @@ def test_a_failed_cell_drops_its_rows_and_the_others_go_on() -> None:
     world = simple((spec, entry("a", spec, "0.1", "0.2"))).world()
     one, two = world.cell("a", "0.1"), world.cell("a", "0.2")
     store = Parts()
-    tables = Tables([one, two], store, {one.id, two.id}, [(0, N), (N, 2 * N)])
+    tables = Tables([one, two], store, {one.id, two.id}, [f"sample-{i}" for i in range(2 * N)])
     assert tables.missing(0, N) == [one, two]
     data = labelled(0)
     chunk = clean_chunk(loaded(random_linear(0), 3), batch(data.read(range(N)), data.labels))

@@ -79,6 +79,8 @@ def _judged(gate: Gate, claim: Claim, level: Levels, *, partial: bool) -> GateRe
         result = _result(gate, claim, "INVALID", lack.reason)
         return replace(result, missing=lack.missing, n=lack.n)
     found = decide(gate, claim.evidence, level)
+    if claim.row.stopped:
+        found = replace(found, reason=f"{found.reason} ({claim.row.stopped})")
     if partial:
         found = replace(found, status="INVALID", reason=PARTIAL, needed=None)
     return _result(gate, claim, found.status, found.reason, found)

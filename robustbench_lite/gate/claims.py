@@ -78,7 +78,7 @@ def _evidence(
     elif gate.per_class:
         yield from _by_class(gate, row, sources)
     else:
-        yield None, _share(gate.metric, _measured(gate.metric, row))
+        yield None, _share(gate, row)
 
 
 def _measured(metric: str, row: Row) -> Rate | None:
@@ -91,10 +91,16 @@ def _measured(metric: str, row: Row) -> Rate | None:
     return rates.get(metric, row.robust_accuracy)
 
 
-def _share(metric: str, measured: Rate | None) -> Share | Lack:
+def _share(gate: Gate, row: Row) -> Share | Lack:
+    measured = _measured(gate.metric, row)
     if measured is None or measured.n == 0:
-        return Lack(_undefined(metric))
-    return Share(measured.count, measured.n)
+        return Lack(_undefined(gate.metric))
+    return Share(measured.count, measured.n, anytime=_anytime(gate, row))
+
+
+def _anytime(gate: Gate, row: Row) -> bool:
+    """Whether the samples may have ended on what they showed."""
+    return gate.sequential or bool(row.stopped)
 
 
 def _undefined(metric: str) -> str:
@@ -162,7 +168,10 @@ def _by_class(
     for label in np.unique(bits.label):
         here = of & (bits.label == label)
         count, n = int((kept & here).sum()), int(here.sum())
-        yield int(label), Share(count, n) if n else Lack(_undefined(gate.metric))
+        yield (
+            int(label),
+            Share(count, n, anytime=_anytime(gate, row)) if n else Lack(_undefined(gate.metric)),
+        )
 
 
 def _masks(metric: str, bits: Bits) -> tuple[Mask | None, Mask]:

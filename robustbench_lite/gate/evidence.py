@@ -1,6 +1,7 @@
 """What is known of one number: its value, its n, one-sided limits, the n that would decide.
 
-Rates have the exact limits of Clopper and Pearson, means those of Anderson, medians order
+Rates have the exact limits of Clopper and Pearson (anytime-valid ones where counting may have been
+stopped on what was seen), means those of Anderson, medians order
 statistics, paired differences those of Tango's score test (`stats`, `paired`). `low` and `high`
 are monotone in the confidence, which lies above 0.5.
 """
@@ -58,11 +59,12 @@ class Evidence(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A count of n."""
+    """A count of n; `anytime`: its limits hold wherever the counting was stopped."""
 
     count: int
     n: int
     newly_broken: tuple[str, ...] = ()
+    anytime: bool = False
 
     @property
     def value(self) -> float:
@@ -70,16 +72,16 @@ class Share:
         return self.count / self.n
 
     def low(self, confidence: float) -> float:
-        """Clopper-Pearson."""
-        return stats.lower_limit(self.count, self.n, confidence)
+        """Clopper-Pearson, or the anytime-valid limit."""
+        return stats.limits(self.count, self.n, confidence, anytime=self.anytime)[0]
 
     def high(self, confidence: float) -> float:
-        """Clopper-Pearson."""
-        return stats.upper_limit(self.count, self.n, confidence)
+        """Clopper-Pearson, or the anytime-valid limit."""
+        return stats.limits(self.count, self.n, confidence, anytime=self.anytime)[1]
 
     def needed(self, bound: float, confidence: float) -> int | None:
         """For a true rate that is the measured one."""
-        return stats.samples_to_decide(self.value, bound, confidence, POWER)
+        return stats.samples_to_decide(self.value, bound, confidence, POWER, anytime=self.anytime)
 
     def shown(self, value: float) -> str:
         """In percent."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..types import WORST_CASE, CellStatus, GateResult, GateStatus, Row, Summary, Verdict
+from ..unmet import unmet
 
 PARTIAL = "a partial run decides nothing; run it without --limit and -k"
 _INTERRUPTED = {130: "interrupted by Ctrl-C", 143: "stopped by SIGTERM"}
@@ -111,8 +112,9 @@ def _incomplete(results: Sequence[GateResult], summary: Summary) -> str:
         return f"the evidence is incomplete. {_about(results, 'INVALID', 'is void')}"
     first = unfinished[0]
     cells = sum(row.attack != WORST_CASE for row in summary.rows)
+    lacks = unmet(results, summary, unfinished)
     return (
-        f"{len(unfinished)} of {cells} cells did not finish."
+        f"{len(unfinished)} of {cells} cells did not finish.{' ' * bool(lacks)}{lacks}"
         f" First: {first.attack} on model '{first.model}': {first.reason}"
     )
 

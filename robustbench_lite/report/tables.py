@@ -78,8 +78,8 @@ def write_csv(run: FinishedRun) -> None:
     """Write tables/cells.csv and tables/metrics.csv."""
     rows = summary_of(run).rows
     folder = run.path / "tables"
-    write_text(folder / "cells.csv", _csv(CELL_COLUMNS, map(_cell_values, rows)))
-    lines = (_metric_values(row, metric) for row in rows for metric in metrics(row))
+    write_text(folder / "cells.csv", _csv(CELL_COLUMNS, map(cell_values, rows)))
+    lines = (metric_values(row, metric) for row in rows for metric in metrics(row))
     write_text(folder / "metrics.csv", _csv(METRIC_COLUMNS, lines))
 
 
@@ -125,7 +125,8 @@ def metrics(row: Row) -> Iterator[Metric]:
             yield Metric(name, value, None, None, n, direction, unit)
 
 
-def _cell_values(row: Row) -> Sequence[object]:
+def cell_values(row: Row) -> Sequence[object]:
+    """The values of CELL_COLUMNS."""
     robust = row.robust_accuracy
     return (
         row.cell_id,
@@ -157,7 +158,8 @@ def _cell_values(row: Row) -> Sequence[object]:
     )
 
 
-def _metric_values(row: Row, metric: Metric) -> Sequence[object]:
+def metric_values(row: Row, metric: Metric) -> Sequence[object]:
+    """The values of METRIC_COLUMNS."""
     return (
         row.cell_id,
         row.model,
