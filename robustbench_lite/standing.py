@@ -122,8 +122,13 @@ def judged(
     budget: Budget,
     goal: Tensor | None,
     nearest: Norm | None,
+    settled: NDArray[np.bool_] | None = None,
 ) -> Judged:
-    """Judge what was returned and, where that is no break or a far one, what was seen."""
+    """Judge what was returned and, where that is no break or a far one, what was seen.
+
+    `settled`: rows whose returned point breaks the model that it was crafted on. In transfer that
+    is what the attack was to find: choosing the point that suits the target is not its to do.
+    """
     candidate = crafted.candidate
     outcome = judge(model, batch, candidate, budget, goal=goal)
     silent = np.zeros(batch.x.shape[0], dtype=bool)
@@ -136,6 +141,8 @@ def judged(
     if nearest is not None:
         returned = getattr(outcome, nearest)[rows]
         better |= best.distance.cpu().numpy() < NEARER * returned
+    if settled is not None:
+        better &= ~settled[rows]
     rows = rows[better]
     if len(rows) == 0:
         return Judged(candidate, outcome, silent, taken_back)

@@ -33,6 +33,7 @@ from .group import (
     out_of_memory,
 )
 from .hookspecs import AttackSpec
+from .judge import judge
 from .ledger import Clock
 from .params import Params
 from .rng import SampleRng
@@ -197,6 +198,12 @@ class _Work:
         part = rows_of(self.batch, index)
         reach = dataclasses.replace(budget, eps=float("inf")) if minimal else budget
         failures: dict[str, Failure] = {}
+        some = None if goal is None else goal[index]
+        settled: NDArray[np.bool_] | None = None
+        if crafted.seen.best() is not None and set(names) != {first.source}:
+            with fixed_chance(rng.rows(index).fork("judge")):
+                own = judge(self.memory.model, part, crafted.candidate, reach, goal=some)
+            settled = own.success
         for name in names:
             try:
                 with fixed_chance(rng.rows(index).fork("judge")):
@@ -205,8 +212,9 @@ class _Work:
                         part,
                         crafted,
                         reach,
-                        None if goal is None else goal[index],
+                        some,
                         first.norm if minimal else None,
+                        None if name == first.source else settled,
                     )
             except Exception as problem:
                 if out_of_memory(problem):

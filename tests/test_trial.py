@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from robustbench_lite import Budget, Classifier, SampleRng
 from robustbench_lite.diagnose import findings
 from robustbench_lite.seen import Seen
 from robustbench_lite.types import Box, Finding
-from tests.small_world import attack_spec, entry, simple
+from tests.small_world import attack_spec, changed, entry, net_spec, random_linear, simple
 
 UNIT = Box(0.0, 1.0)
 Attack = Callable[..., Tensor]
@@ -60,6 +62,41 @@ def test_points_passed_over_count_and_are_found_out() -> None:
     assert expected is not None
     assert (table.success | ~expected.success).all()
     assert "silent-success" in {each.id for each in findings(world.plan.cells, results)}
+
+
+@pytest.mark.parametrize("returned", ["a break of the source", "the clean input"])
+def test_in_transfer_points_passed_over_count_only_where_the_source_was_not_broken(
+    returned: str,
+) -> None:
+    """Which of two breaks of the source suits the target is not the attack's to choose."""
+    eps = 0.1
+
+    def transferred(looks: int, *, at_once: bool) -> NDArray[np.bool_]:
+        def wandering(
+            model: Classifier, x: Tensor, y: Tensor, *, budget: Budget, rng: SampleRng
+        ) -> Tensor:
+            answer = x.clone()
+            if at_once:  # without a look: nothing that breaks is seen on the way
+                weight = random_linear(1).weight
+                answer = (x - eps * weight[y].sign()).clamp(0, 1)
+            for look in range(looks):
+                ends = x + eps * rng.fork(f"look {look}").sign(tuple(x.shape[1:]))
+                model.logits(ends.clamp(0, 1))
+            return answer
+
+        spec = attack_spec(wandering, access="gradient")
+        given = simple((spec, entry("a", spec, str(eps), source="other")), n=30)
+        models = [net_spec("m", 0), net_spec("other", 1)]
+        world = changed(given, models=models).world()
+        return world.samples("a").success
+
+    at_once = returned == "a break of the source"
+    plain, seen_more = transferred(0, at_once=at_once), transferred(30, at_once=at_once)
+    if at_once:
+        assert 0 < plain.sum() < 28
+        assert plain.tolist() == seen_more.tolist()
+    else:
+        assert seen_more.sum() > plain.sum() + 3
 
 
 def test_steps_too_small_leave_budget_and_loss() -> None:
