@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from .hookspecs import ModelSpec as ModelSpec
     from .hookspecs import ReporterSpec as ReporterSpec
     from .hookspecs import hookimpl as hookimpl
+    from .params import DatasetRef as DatasetRef
+    from .params import ModelRef as ModelRef
     from .params import NoParams as NoParams
     from .params import Params as Params
     from .params import SuitePath as SuitePath
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from .store import StoredRun as StoredRun
     from .store import load_run as load_run
     from .types import Access as Access
+    from .types import Bench as Bench
     from .types import Box as Box
     from .types import Budget as Budget
     from .types import Classifier as Classifier
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from .types import DataSource as DataSource
     from .types import Eps as Eps
     from .types import Evaluated as Evaluated
+    from .types import Json as Json
     from .types import LoadedModel as LoadedModel
     from .types import Loss as Loss
     from .types import Norm as Norm
@@ -68,11 +72,12 @@ _HOMES = {
         "ReporterSpec",
         "hookimpl",
     ),
-    "params": ("NoParams", "Params", "SuitePath"),
+    "params": ("DatasetRef", "ModelRef", "NoParams", "Params", "SuitePath"),
     "rng": ("SampleRng",),
     "store": ("StoredRun", "load_run"),
     "types": (
         "Access",
+        "Bench",
         "Box",
         "Budget",
         "Classifier",
@@ -80,6 +85,7 @@ _HOMES = {
         "DataSource",
         "Eps",
         "Evaluated",
+        "Json",
         "LoadedModel",
         "Loss",
         "Norm",

@@ -433,6 +433,41 @@ def _shape(text: str | None) -> tuple[int, ...] | None:
 
 
 @app.command()
+@_SUITE_PATH
+@click.argument("model")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write it here too: .onnx or .safetensors.",
+)
+@_SUITE
+@_DEVICE
+@_LOGS
+def train(
+    suite: Path,
+    model: str,
+    output: Path | None,
+    quiet: bool,
+    verbose: int,
+    log_file: Path | None,
+    **chosen: object,
+) -> int:
+    """Make one model of a suite that a recipe trains; a finished one comes from the cache."""
+    from .train import train as make
+
+    _start_logging(verbose if quiet else max(verbose, 1), log_file)
+    signal.signal(signal.SIGTERM, _terminate)
+    made = make(suite, model, _options(**chosen), output)
+    for key, value in made.facts.items():
+        click.echo(f"{key}: {value}")
+    click.echo(f"content: {made.content}")
+    if made.output is not None:
+        click.echo(f"wrote {made.output}")
+    return 0
+
+
+@app.command()
 @_PLUGINS
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.option("--doctor", "causes", is_flag=True, help="Show why a plug-in is broken.")

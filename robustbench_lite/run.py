@@ -19,13 +19,15 @@ from typing import cast
 
 import torch
 
-from . import diagnose, gate, identity, machine, plugins, records, store, summary
+from . import diagnose, gate, identity, machine, plugins, records, store, summary, tablegate
 from . import plan as planning
 from . import suite as suites
 from .errors import EnvironmentProblem, PluginError, UsageError
+from .params import referring
 from .plugins import Registry
 from .prepare import Options, Prepared, prepare, registry_of
 from .progress import line
+from .stock import Stock, StockBench
 from .store import RunDirectory, StoredRun
 from .types import (
     Cell,
@@ -88,9 +90,10 @@ def run(path: Path, options: Options, observer: Observer) -> Finished:
         }
         store.write_json(directory.path / store.MANIFEST, manifest | ended)
     finished = judge_run(directory.path, prepared.suite.gates)
+    _analyse(finished.run, prepared, device, threads)
+    if any(gate.analysis for gate in prepared.suite.gates):
+        finished = judge_run(directory.path, prepared.suite.gates)
     finished = dataclasses.replace(finished, computed=computed, reused=reused)
-    for entry in prepared.suite.analyses:
-        _analyse(finished.run, prepared.registry, entry.name, entry.analysis, dict(entry.params))
     _write_reports(finished.run, prepared.registry, prepared.suite.reports)
     return finished
 
@@ -162,8 +165,9 @@ def judge_run(path: Path, gates: Sequence[Gate]) -> Finished:
     """Summarise and judge a stored run; needs no plug-in, model or device."""
     stored = store.load_run(path)
     cells = [cell for cell in stored.plan.cells if not _spared(cell, stored.results)]
+    on_cells = [each for each in gates if each.analysis is None]
     asked = diagnose.Asked(
-        gates=gates,
+        gates=on_cells,
         models=stored.plan.models,
         waivers=records.waivers_from_json(stored.manifest.get("waivers")),
         today=datetime.now(UTC).date(),
@@ -187,8 +191,10 @@ def judge_run(path: Path, gates: Sequence[Gate]) -> Finished:
             eps=row.eps,
         )
 
+    measured = gate.check(on_cells, table, lacking)
+    told = tablegate.check(gates, lambda name: _table(path, name), partial=stored.partial)
     verdict = gate.verdict(
-        gate.check(gates, table, lacking), table, environment=environment[0] if environment else ""
+        (*measured, *told), table, environment=environment[0] if environment else ""
     )
     store.write_findings(path, found)
     store.write_verdict(path, verdict)
@@ -210,14 +216,30 @@ def _write_reports(run: StoredRun, registry: Registry, names: Sequence[str]) -> 
             plugins.implementation(registry.reporters[name])(run)
 
 
-def _analyse(
-    run: StoredRun, registry: Registry, name: str, analysis: str, params: Mapping[str, object]
-) -> None:
-    frame = plugins.implementation(registry.analyses[analysis])(run, **params)
-    path = run.path / "tables" / f"{_slug(name)}.csv"
-    with store.naming_disk_problems(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        frame.to_csv(path, index=False)  # type: ignore[attr-defined]  # a DataFrame by contract
+def _analyse(run: StoredRun, prepared: Prepared, device: str, threads: int) -> None:
+    """Every analysis in the order of the suite; a later one finds the tables of the earlier."""
+    stock = stock_of(prepared, device, threads)
+    for entry in prepared.suite.analyses:
+        registered = prepared.registry.analyses[entry.analysis]
+        params = dict(entry.params)
+        if referring(registered.spec.params):
+            params["bench"] = StockBench(stock, "", device)
+        frame = plugins.implementation(registered)(run, **params)
+        path = _table(run.path, entry.name)
+        with store.naming_disk_problems(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            frame.to_csv(path, index=False)  # type: ignore[attr-defined]  # a DataFrame by contract
+
+
+def _table(run: Path, analysis: str) -> Path:
+    return run / "tables" / f"{_slug(analysis)}.csv"
+
+
+def stock_of(prepared: Prepared, device: str, threads: int) -> Stock:
+    """The models and datasets of a suite, outside of any cell."""
+    return Stock(
+        prepared.suite, prepared.registry, prepared.places, device, threads, plan=prepared.plan
+    )
 
 
 def _compute(

@@ -20,22 +20,32 @@ METRICS = (
 GATE_KEYS = (
     "metric", "model", "dataset", "attack", "norm", "eps", "min", "max", "confidence", "sequential",
 )  # fmt: skip
+TABLE_GATE_KEYS = ("analysis",)
+VERDICT = "verdict"  # column of an analysis' table that a gate may judge
 EVALUATE_KEYS = ("model", "dataset", "attacks")
 CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Names:
-    """The names that a suite declares; `attacks` holds the entries that are valid."""
+    """The names that a suite declares; `attacks` holds the entries that are valid.
+
+    `ingredients`: datasets that other entries are made of.
+    """
 
     models: tuple[str, ...]
     datasets: tuple[str, ...]
     attack_names: tuple[str, ...]
     attacks: Mapping[str, AttackEntry]
+    ingredients: frozenset[str] = frozenset()
+    analyses: tuple[str, ...] = ()
 
 
 def read_evaluations(root: Section, names: Names) -> tuple[Evaluation, ...]:
-    """The `evaluate` lines; without any, every model that is not only a source, on everything."""
+    """The `evaluate` lines; without any, every model that is not only a source, on everything.
+
+    A dataset that others are only made of is left out then, as training data are.
+    """
     node = root.values.get("evaluate")
     if node is None:
         return _everything(root, names)
@@ -64,6 +74,8 @@ def read_gate(
 ) -> tuple[Gate, dict[str, Json]] | None:
     """`gates.<name>` with its resolved JSON; None after noting what is wrong with it."""
     before = len(section.problems.found)
+    if "analysis" in section.values:
+        return _table_gate(name, where, section, names)
     section.only(GATE_KEYS)
     section.require("metric", f"one of {listed(METRICS)}")
     metric = section.choice("metric", METRICS)
@@ -92,6 +104,32 @@ def read_gate(
     return gate, {**given, "confidence": given.get("confidence", CONFIDENCE)}
 
 
+def _table_gate(
+    name: str, where: Where, section: Section, names: Names
+) -> tuple[Gate, dict[str, Json]] | None:
+    """A gate on the verdicts in the table of an analysis."""
+    before = len(section.problems.found)
+    section.only(TABLE_GATE_KEYS)
+    analysis = _known(section, "analysis", names.analyses)
+    if analysis is None or len(section.problems.found) > before:
+        return None
+    gate = Gate(
+        name=name,
+        metric=VERDICT,
+        model=None,
+        dataset=None,
+        attack=None,
+        norm=None,
+        eps=None,
+        minimum=None,
+        maximum=None,
+        confidence=CONFIDENCE,
+        where=where,
+        analysis=analysis,
+    )
+    return gate, {"analysis": analysis}
+
+
 # ---------------------------------------------------------------- evaluate
 
 
@@ -110,8 +148,13 @@ def _everything(root: Section, names: Names) -> tuple[Evaluation, ...]:
     return tuple(
         Evaluation(model=model, dataset=dataset, attacks=names.attack_names, where=root.node.where)
         for model in judged
-        for dataset in names.datasets
+        for dataset in _judged_on(names)
     )
+
+
+def _judged_on(names: Names) -> list[str]:
+    left = [name for name in names.datasets if name not in names.ingredients]
+    return left or list(names.datasets)
 
 
 def _gated_models(root: Section) -> set[str]:
