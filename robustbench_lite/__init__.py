@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .types import LoadedModel as LoadedModel
     from .types import Loss as Loss
     from .types import Norm as Norm
+    from .types import Output as Output
     from .types import Parity as Parity
     from .types import Places as Places
 
@@ -89,6 +90,7 @@ _HOMES = {
         "LoadedModel",
         "Loss",
         "Norm",
+        "Output",
         "Parity",
         "Places",
     ),

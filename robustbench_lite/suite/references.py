@@ -52,16 +52,16 @@ class References:
     def node(self, node: Node, path: str, chain: tuple[str, ...]) -> Node:
         """The node with the references in it resolved; `chain`: the variables being resolved."""
         if isinstance(node.value, Mapping):
-            found = {
+            values = {
                 key: self.node(value, f"{path}.{key}", chain) for key, value in node.value.items()
             }
             # an entry that a profile leaves out: its reference stands for nothing
-            values = {
+            kept = {
                 key: value
-                for key, value in found.items()
+                for key, value in values.items()
                 if value.value is not None or node.value[key].value is None
             }
-            return remapped(node, values, node.keys)
+            return remapped(node, kept, node.keys)
         if isinstance(node.value, tuple):
             items = tuple(
                 self.node(item, f"{path}.{at}", chain) for at, item in enumerate(node.value)

@@ -1,0 +1,28 @@
+"""Training recipes for robeval, and what the paper that they were first written for measures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from robustbench_lite import AttackSpec, DatasetSpec, ModelSpec, hookimpl
+
+from . import ensemble, own_loss, relabelled
+from .training import spec
+
+
+@hookimpl
+def robeval_models() -> Iterable[ModelSpec]:
+    """`trained` and `ensemble`."""
+    return [spec.SPEC, ensemble.SPEC]
+
+
+@hookimpl
+def robeval_datasets() -> Iterable[DatasetSpec]:
+    """`classes-of`."""
+    return [relabelled.SPEC]
+
+
+@hookimpl
+def robeval_attacks() -> Iterable[AttackSpec]:
+    """`fgsm-own-loss`."""
+    return [own_loss.SPEC]
