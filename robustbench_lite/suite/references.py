@@ -63,8 +63,11 @@ class References:
             }
             return remapped(node, kept, node.keys)
         if isinstance(node.value, tuple):
+            looked = [self.node(item, f"{path}.{at}", chain) for at, item in enumerate(node.value)]
             items = tuple(
-                self.node(item, f"{path}.{at}", chain) for at, item in enumerate(node.value)
+                item
+                for item, written in zip(looked, node.value, strict=True)
+                if item.value is not None or written.value is None
             )
             return replace(node, value=items, size=1 + sum(item.size for item in items))
         if not isinstance(node.value, str) or "${" not in node.value:

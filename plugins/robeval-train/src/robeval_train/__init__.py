@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from robustbench_lite import AttackSpec, DatasetSpec, ModelSpec, hookimpl
+from robustbench_lite import (
+    AnalysisSpec,
+    AttackSpec,
+    DatasetSpec,
+    ModelSpec,
+    ReporterSpec,
+    hookimpl,
+)
 
-from . import ensemble, own_loss, relabelled
+from . import analyses, ensemble, own_loss, relabelled, reporter
 from .training import spec
 
 
@@ -26,3 +33,15 @@ def robeval_datasets() -> Iterable[DatasetSpec]:
 def robeval_attacks() -> Iterable[AttackSpec]:
     """`fgsm-own-loss`."""
     return [own_loss.SPEC]
+
+
+@hookimpl
+def robeval_analyses() -> Iterable[AnalysisSpec]:
+    """What Goodfellow et al. (2015) measure, and the reference table."""
+    return analyses.specs()
+
+
+@hookimpl
+def robeval_reporters() -> Iterable[ReporterSpec]:
+    """`reference`."""
+    return [reporter.SPEC]
