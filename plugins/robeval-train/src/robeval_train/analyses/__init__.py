@@ -6,13 +6,14 @@ from collections.abc import Iterable
 
 from robustbench_lite import AnalysisSpec
 
-from . import agreement, growth, paired, paths, reference, rotation, rubbish, weights
+from . import agreement, confidence, growth, paired, paths, reference, rotation, rubbish, weights
 
 
 def specs() -> Iterable[AnalysisSpec]:
     """Every analysis of this folder."""
     return [
         agreement.SPEC,
+        confidence.SPEC,
         growth.SPEC,
         paired.SPEC,
         paths.SPEC,
