@@ -28,13 +28,15 @@ Record = Mapping[str, object]
 class Measure(Params):
     """One number of the run: `column` of the only row of `table` with the values of `where`.
 
+    A list of values in `where` allows any of them.
+
     `table`: `cells`, or the name of an analysis that stands earlier in the suite; its limits are
     the columns `<column>_lo` and `<column>_hi`. `mean`: take the mean over several rows instead.
     `times`: scales the number.
     """
 
     table: str = CELLS
-    where: dict[str, str | int | float] = Field(default_factory=dict)
+    where: dict[str, str | int | float | tuple[str, ...]] = Field(default_factory=dict)
     column: str
     mean: bool = False
     times: FiniteFloat = 1.0
@@ -54,7 +56,7 @@ class Claim(Params):
     id: str
     what: str
     paper: FiniteFloat | None = None
-    source: Literal["S", "V", "T", "M", "D", "C"] = "V"
+    source: Literal["S", "V", "T", "M", "D", "C"] | None = None
     matched: Literal["yes", "no", "unknown"] = "unknown"
     ours: Measure
     window: dict[str, tuple[FiniteFloat, FiniteFloat]] = Field(default_factory=dict)
@@ -138,7 +140,7 @@ def _inside(
     if other is not None and other.value is None:
         return None
     within = window is None or window[0] <= found.value <= window[1]
-    below = other is None or other.value is None or found.value + by < other.value
+    below = other is None or other.value is None or found.value + by <= other.value
     return within and below
 
 
@@ -228,8 +230,11 @@ def _read(run: StoredRun, name: str) -> list[Record]:
         return list(csv.DictReader(stream))
 
 
-def _matches(row: Record, where: Mapping[str, str | int | float]) -> bool:
-    return all(_same(row.get(key), value) for key, value in where.items())
+def _matches(row: Record, where: Mapping[str, str | int | float | tuple[str, ...]]) -> bool:
+    return all(
+        any(_same(row.get(key), each) for each in (value if isinstance(value, tuple) else (value,)))
+        for key, value in where.items()
+    )
 
 
 def _same(found: object, wanted: str | float) -> bool:
