@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from blobs import Interrupting, blobs, job, params, same
+
 from robeval_train.training import loop
 from robeval_train.training.kept import RECORD, STATE, WEIGHTS, Folder
 from robustbench_lite import EnvironmentProblem, ModelError
@@ -134,7 +134,10 @@ def test_progress_goes_to_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     with caplog.at_level(logging.INFO, logger="robustbench_lite"):
         loop.train(job(tmp_path / "a", {"epochs": 2}))
     told = [record.getMessage() for record in caplog.records]
-    assert [text[:26] for text in told] == ["blobs: epoch 1 of at most ", "blobs: epoch 2 of at most "]
+    assert [text[:26] for text in told] == [
+        "blobs: epoch 1 of at most ",
+        "blobs: epoch 2 of at most ",
+    ]
 
 
 def test_finished_weights_are_kept_with_their_hash_and_a_changed_file_is_refused(
@@ -168,7 +171,7 @@ def test_l1_and_decay_shrink_what_they_penalise(tmp_path: Path) -> None:
     ("given", "words"),
     [
         ({"arch": "maxot"}, "did you mean 'maxout'"),
-        ({"recipe": "fgsm"}, "did you mean 'fgsm-adversarial'"),
+        ({"recipe": "fgsm-adversary"}, "did you mean 'fgsm-adversarial'"),
         ({"optimiser": {"name": "adagrad"}}, "optimiser 'adagrad' is not one of sgd"),
         ({"stop": {}}, "stop needs held-out samples"),
         ({"retrain": "anew"}, "add stop"),

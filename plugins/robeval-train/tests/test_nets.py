@@ -11,6 +11,7 @@ from torch import nn
 from robeval_train import nets
 from robeval_train.nets import options
 from robeval_train.nets.layers import Bounded, Kept, MaxPieces, constrain
+from robeval_train.nets.rbf import Bumps
 from robeval_train.training.load import as_model
 from robustbench_lite.train import export
 
@@ -33,7 +34,7 @@ def test_every_network_maps_images_to_scores_and_exports_to_onnx(
 ) -> None:
     torch.manual_seed(0)
     built = nets.build(net, shape, 10)
-    if hasattr(built, "start"):
+    if isinstance(built, Bumps):
         built.start(torch.rand(20, *shape), torch.arange(20) % 10)
     own = options.independent(net)
     model = as_model(built, shape, 10, "cpu", own=own, facts={})
@@ -99,11 +100,12 @@ def test_dropout_keeps_its_share_and_rescales_only_if_told(rescale: bool) -> Non
 def test_the_rbf_network_has_the_probabilities_of_its_formula(width: str) -> None:
     torch.manual_seed(0)
     net = nets.build(options.Rbf(width=width), (1, 4, 4), 3)  # type: ignore[arg-type]
+    assert isinstance(net, Bumps)
     x, y = torch.rand(30, 1, 4, 4), torch.arange(30) % 3
-    net.start(x, y)  # type: ignore[operator]
-    a = nn.functional.softplus(net.raw)  # type: ignore[arg-type]
+    net.start(x, y)
+    a = nn.functional.softplus(net.raw)
     mu = torch.stack([x[y == k].mean(dim=0).flatten() for k in range(3)])
-    assert torch.allclose(net.mu, mu)  # type: ignore[arg-type]
+    assert torch.allclose(net.mu, mu)
     square = (a * (x.flatten(1)[:, None] - mu) ** 2).sum(dim=2)
     assert torch.allclose(net(x).sigmoid(), torch.exp(-square), atol=1e-5)
 

@@ -36,7 +36,8 @@ class Bumps(nn.Module):
         a = nn.functional.softplus(self.raw).expand_as(self.mu)
         square = (x * x) @ a.T - 2 * (x @ (a * self.mu).T) + (a * self.mu * self.mu).sum(dim=1)
         q = square.clamp_min(SMALLEST)
-        return -q - torch.log(-torch.expm1(-q))
+        half = torch.tanh(q / 2)  # 1 - exp(-q) = 2 t / (1 + t), exact for small q too
+        return -q - torch.log(2 * half / (1 + half))
 
 
 def build(options: Net, shape: Shape, classes: int) -> nn.Module:
