@@ -144,7 +144,7 @@ def _entries(root: Section, shop: Shop) -> _Entries:
 
 
 def _references(root: Section, entries: _Entries) -> frozenset[str]:
-    """Check what entries refer to; the datasets that models and datasets are made of."""
+    """Check what entries refer to; the datasets that models are made of."""
     names = {"model": _declared(root, "models"), "dataset": _declared(root, "datasets")}
     referred: set[str] = set()
     for key, section in (
@@ -154,7 +154,7 @@ def _references(root: Section, entries: _Entries) -> frozenset[str]:
     ):
         params = {name: cast("Params", entry.params) for name, (entry, _) in section.items()}
         check_references(root, key, params, names)
-        if key != "analyses":
+        if key == "models":
             found = [each for own in params.values() for each in refers_to(own)]
             referred |= {each.name for each in found if each.kind == "dataset"}
     return frozenset(referred)

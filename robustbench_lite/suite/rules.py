@@ -30,7 +30,7 @@ CONFIDENCE = 0.95
 class Names:
     """The names that a suite declares; `attacks` holds the entries that are valid.
 
-    `ingredients`: datasets that other entries are made of.
+    `ingredients`: datasets that models are made of.
     """
 
     models: tuple[str, ...]
@@ -44,7 +44,7 @@ class Names:
 def read_evaluations(root: Section, names: Names) -> tuple[Evaluation, ...]:
     """The `evaluate` lines; without any, every model that is not only a source, on everything.
 
-    A dataset that others are only made of is left out then, as training data are.
+    A dataset that models are made of, such as their training data, is left out then.
     """
     node = root.values.get("evaluate")
     if node is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from robustbench_lite import AnalysisSpec, ModelRef, Params, RobevalError
+from robustbench_lite import AnalysisSpec, ModelRef, Params
 
 from .shares import share
 
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     Rows = NDArray[np.bool_]
 
 
+COLUMNS = ("id", "what", "n", "agreement", "agreement_lo", "agreement_hi", "chance")
+
+
 class AgreementParams(Params):
-    """`attack`: the entry whose inputs all three judge, crafted on `first`; all white box or not.
+    """`attack`: the entry whose inputs all three judge, crafted on one of them (its `source`).
 
     `first`, `second`, `third`: the paper's maxout network, softmax regression and RBF network.
     """
@@ -44,13 +47,16 @@ def agreement(
 
     A1: r = m among m's mistakes. A2: s = m among m's mistakes. A3: s = m where both are wrong.
     A4: r = m where both are wrong. A5: r = s where both are wrong. chance: the same if the two
-    wrong classes were drawn independently from the models' own wrong classes there.
+    wrong classes were drawn independently from the models' own wrong classes there. Empty where a
+    cell of the three has no samples.
     """
     import pandas as pd
 
-    m, y = _named(run, attack, first)
-    s, _ = _named(run, attack, second)
-    r, _ = _named(run, attack, third)
+    named = [_named(run, attack, model) for model in (first, second, third)]
+    found = [each for each in named if each is not None]
+    if len(found) < len(named):
+        return pd.DataFrame([], columns=list(COLUMNS))
+    (m, y), (s, _), (r, _) = found
     wrong = {"m": m != y, "s": s != y, "r": r != y}
     rows = [
         _row("A1", f"{third} = {first} | {first} wrong", r, m, wrong["m"]),
@@ -85,16 +91,13 @@ def _chance(a: Classes, b: Classes) -> float:
     return float((shares[0] * shares[1]).sum())
 
 
-def _named(run: StoredRun, attack: str, model: str) -> tuple[Classes, Classes]:
+def _named(run: StoredRun, attack: str, model: str) -> tuple[Classes, Classes] | None:
     """The classes that a model names on the adversarial inputs, and the true ones."""
-    cells = [c for c in run.plan.cells if (c.entry, c.model) == (attack, model)]
-    tables = [table for cell in cells if (table := run.samples(cell.id)) is not None]
-    if len(tables) != 1:
-        raise RobevalError(
-            f"agreement: expected one finished cell of attack '{attack}' on model '{model}', found"
-            f" {len(tables)}"
-        )
-    return tables[0].adv_pred, tables[0].label
+    for cell in run.plan.cells:
+        if (cell.entry, cell.model) == (attack, model):
+            table = run.samples(cell.id)
+            return None if table is None else (table.adv_pred, table.label)
+    return None
 
 
 SPEC = AnalysisSpec(

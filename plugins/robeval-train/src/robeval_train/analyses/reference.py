@@ -183,7 +183,9 @@ class Tables:
             return Found(None, why=f"{len(rows)} rows of {place}, expected 1")
         found = [_number(row, measure) for row in rows]
         if any(each.value is None for each in found):
-            status = next((str(row["status"]) for row in rows if row.get("status") != "ok"), "")
+            status = next(
+                (str(row["status"]) for row in rows if row.get("status", "ok") != "ok"), ""
+            )
             return Found(None, why=f"no {measure.column} in {place} {status}".rstrip())
         if len(found) == 1:
             return found[0]

@@ -156,6 +156,13 @@ class Stop(Params):
     eps: Radius = 0.25
 
 
+def _as_tuples(value: object) -> object:
+    """Lists as tuples: behind a validator of ours, pydantic no longer knows that this was JSON."""
+    if isinstance(value, dict):
+        return {key: _as_tuples(inner) for key, inner in value.items()}
+    return tuple(_as_tuples(inner) for inner in value) if isinstance(value, list) else value
+
+
 def _named(kind: str, table: dict[str, type[Params]]) -> BeforeValidator:
     """A plain name stands for that entry with its defaults; an unknown one names the nearest."""
 
@@ -166,7 +173,7 @@ def _named(kind: str, table: dict[str, type[Params]]) -> BeforeValidator:
             near = get_close_matches(str(name), table, n=1)
             hint = f"; did you mean '{near[0]}'?" if near else ""
             raise ValueError(f"{kind} '{name}' is not one of {', '.join(table)}{hint}")
-        return found
+        return _as_tuples(found)
 
     return BeforeValidator(spelled, json_schema_input_type=dict[str, object] | str)
 
