@@ -194,7 +194,7 @@ def _or_reference(schema: Schema) -> Schema:
 
 
 def _draft07(schema: Any) -> Any:
-    """A schema of pydantic in draft-07, where numbers may be fractions and any value a reference."""
+    """A schema of pydantic in draft-07; numbers may be fractions and any value a reference."""
     if isinstance(schema, list):
         return [_draft07(each) for each in schema]
     if not isinstance(schema, dict):

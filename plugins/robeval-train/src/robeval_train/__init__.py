@@ -13,7 +13,7 @@ from robustbench_lite import (
     hookimpl,
 )
 
-from . import analyses, ensemble, own_loss, relabelled, reporter
+from . import analyses, ensemble, own_loss, relabelled, reporter, whitened
 from .training import spec
 
 
@@ -25,8 +25,8 @@ def robeval_models() -> Iterable[ModelSpec]:
 
 @hookimpl
 def robeval_datasets() -> Iterable[DatasetSpec]:
-    """`classes-of`."""
-    return [relabelled.SPEC]
+    """`classes-of` and `whitened`."""
+    return [relabelled.SPEC, whitened.SPEC]
 
 
 @hookimpl
