@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import pytest
 import torch
@@ -137,6 +138,16 @@ def test_goodfellow_is_valid_in_every_profile(
     assert here(*argv) == 0
 
 
+def _some_cifar(folder: Path) -> None:
+    """Random images in the format of CIFAR-10's binary batches."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        rows = rng.integers(0, 256, (20, 3073), dtype=np.uint8)
+        rows[:, 0] %= 10
+        rows.tofile(folder / f"{name}.bin")
+
+
 @pytest.mark.slow
 def test_the_full_profile_runs_on_a_slice(
     here: Callable[..., int], tmp_path: Path, mnist: Path
@@ -161,7 +172,15 @@ def test_the_full_profile_runs_on_a_slice(
         "analyses.rubbish.samples": 50,
         "analyses.rubbish.stepped": 2,
         "analyses.rotation.samples": 10,
+        "vars.cifar": "yes",
+        "vars.cifar_root": tmp_path / "cifar",
+        "vars.cifar_epochs": 1,
+        "vars.conv_net.channels": "[4, 4, 4]",
+        "vars.conv_net.dense": 8,
+        "vars.cifar_rubbish.yes.samples": 20,
+        "vars.cifar_rubbish.yes.stepped": 2,
     }
+    _some_cifar(tmp_path / "cifar")
     sets = [word for key, value in small.items() for word in ("--set", f"{key}={value}")]
     argv = ("run", GOODFELLOW, "--data", mnist, "-o", "full", "-q", *sets)
     assert here(*argv) in {1, 4, 8}  # such networks reach nothing of the paper
@@ -171,6 +190,7 @@ def test_the_full_profile_runs_on_a_slice(
     records = [json.loads(p.read_text()) for p in (tmp_path / "cache").glob("**/training.json")]
     phases = {line["phase"] for record in records for line in record["history"]}
     assert phases == {"first", "again"}
+    assert "conv maxout on whitened CIFAR-10" in text
     adversarial = [
         line for r in records for line in r["history"] if "held_out_adversarial_error" in line
     ]
