@@ -104,6 +104,16 @@ def test_alpha_one_is_standard_training_bit_for_bit(tmp_path: Path) -> None:
     assert not same(plain, half)
 
 
+def test_clean_epochs_are_standard_training_and_the_next_one_is_not(tmp_path: Path) -> None:
+    arch = {"name": "maxout", "units": 8, "init": 0.1}
+    for epochs, alike in ((2, True), (3, False)):
+        recipe = {"name": "fgsm-adversarial", "clean_epochs": 2}
+        late = {"arch": arch, "epochs": epochs, "recipe": recipe}
+        weights, _ = loop.train(job(tmp_path / f"late {epochs}", late))
+        plain, _ = loop.train(job(tmp_path / f"plain {epochs}", {"arch": arch, "epochs": epochs}))
+        assert same(weights, plain) == alike
+
+
 def test_no_gradient_flows_through_the_sign_or_the_example() -> None:
     torch.manual_seed(0)
     net = nets.build(Mlp(widths=(8,)), (1, 4, 4), 3)

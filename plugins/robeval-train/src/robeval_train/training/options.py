@@ -25,13 +25,16 @@ class FgsmAdversarial(Params):
     """alpha J(x) + (1 - alpha) J(x + eps sign(grad_x J)) (Goodfellow et al. 2015, section 6).
 
     The example is made anew for every step, with the same dropout masks, and no gradient flows
-    through it. `clip`: keep it in the data's box (the paper does not).
+    through it. `clip`: keep it in the data's box (the paper does not). `clean_epochs`: epochs on J
+    alone before that. From very small weights the second term pulls the last layer to 0: a step of
+    eps in every pixel moves a random feature by far more than two classes differ in it.
     """
 
     name: Literal["fgsm-adversarial"] = "fgsm-adversarial"
     alpha: FiniteFloat = Field(default=0.5, ge=0, le=1)
     eps: Radius = 0.25
     clip: bool = False
+    clean_epochs: int = Field(default=0, ge=0)
 
 
 class PgdAdversarial(Params):

@@ -57,6 +57,8 @@ def standard(_: Recipe, step: Step) -> Tensor:
 def fgsm_adversarial(options: Recipe, step: Step) -> Tensor:
     """alpha J(x) + (1 - alpha) J(x~): the example x~ is a constant, made under the same masks."""
     assert isinstance(options, FgsmAdversarial)
+    if step.draws.epoch <= options.clean_epochs:
+        return step.mean_cost(step.x)
     x = step.x.detach().clone().requires_grad_(True)
     clean = step.cost(step.draws.passed(step.net, x), step.y)
     grad = gradient(clean, x, keep=True)
