@@ -106,6 +106,14 @@ def test_train_makes_one_model_and_writes_it(here: Callable[..., int], tmp_path:
     assert session.run(None, {"input": x})[0].shape == (5, 10)
 
 
+@pytest.mark.parametrize("quiet", [False, True])
+def test_epochs_are_shown_unless_they_are_not_wanted(
+    here: Callable[..., int], capsys: pytest.CaptureFixture[str], quiet: bool
+) -> None:
+    assert here("train", "s.yaml", "soft", *(["-q"] if quiet else [])) == 0
+    assert ("epoch 2 of at most 2" in capsys.readouterr().err) != quiet
+
+
 @pytest.mark.parametrize(
     ("argv", "code", "words"),
     [

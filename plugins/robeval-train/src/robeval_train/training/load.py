@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 
 import torch
@@ -15,8 +14,6 @@ from ..nets.options import independent
 from . import costs, loop
 from .kept import Folder
 from .options import TrainedParams
-
-log = logging.getLogger("robustbench_lite.trained")
 
 CACHE = "trained"
 

@@ -26,7 +26,7 @@ from .draws import Draws
 from .kept import Folder
 from .options import Stop, TrainedParams
 
-log = logging.getLogger("robustbench_lite.trained")
+log = logging.getLogger("robustbench_lite.progress")
 
 EVALUATED = 1000  # samples in one pass without a graph
 Weights = dict[str, Tensor]
