@@ -4,7 +4,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-if ! robeval plugins | grep -q "robeval-train"; then
+if [[ "$(robeval plugins)" != *robeval-train* ]]; then
   echo "robeval-train is not installed: the paper suites are left out" >&2
   exit 0
 fi
