@@ -23,7 +23,7 @@ from . import diagnose, gate, identity, machine, plugins, records, store, summar
 from . import plan as planning
 from . import suite as suites
 from .errors import EnvironmentProblem, PluginError, UsageError
-from .params import referring
+from .params import referring, refers_to
 from .plugins import Registry
 from .prepare import Options, Prepared, prepare, registry_of
 from .progress import line
@@ -217,9 +217,18 @@ def _write_reports(run: StoredRun, registry: Registry, names: Sequence[str]) -> 
 
 
 def _analyse(run: StoredRun, prepared: Prepared, device: str, threads: int) -> None:
-    """Every analysis in the order of the suite; a later one finds the tables of the earlier."""
+    """Every analysis in the order of the suite; a later one finds the tables of the earlier.
+
+    A run that was cut makes no model for the sake of an analysis alone.
+    """
     stock = stock_of(prepared, device, threads)
+    there = {name for cell in run.plan.cells for name in (cell.model, cell.source)}
     for entry in prepared.suite.analyses:
+        needed = {each.name for each in refers_to(entry.params) if each.kind == "model"}
+        if run.partial and not needed <= there:
+            missing = ", ".join(sorted(needed - there))
+            log.warning("analysis '%s' is left out: this run has no %s", entry.name, missing)
+            continue
         registered = prepared.registry.analyses[entry.analysis]
         params = dict(entry.params)
         if referring(registered.spec.params):

@@ -135,6 +135,13 @@ def test_a_profile_leaves_out_rows_and_has_its_own_windows(run: StoredRun) -> No
     assert [each["inside"] for each in told(run, *rows, profile="full")] == ["", "no"]
 
 
+def test_whether_the_setting_is_the_papers_may_depend_on_the_profile(run: StoredRun) -> None:
+    each = claim(matched={"cpu": "no", "full": "yes"})
+    found = [told(run, each, profile=name)[0]["setting_matched"] for name in ("cpu", "full", "x")]
+    assert found == ["no", "yes", "unknown"]
+    assert told(run, claim(matched="yes"))[0]["setting_matched"] == "yes"
+
+
 def test_a_hard_row_without_a_window_is_refused() -> None:
     with pytest.raises(ValueError, match="hard in 'cpu' and has no window there"):
         claim(hard=("cpu",))

@@ -98,6 +98,14 @@ def test_a_gate_on_an_analysis_fails_closed(here: Callable[..., int], tmp_path: 
     assert here("gate", "a") == 4
 
 
+def test_a_part_of_a_suite_trains_only_what_it_needs(
+    here: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert here("run", "s.yaml", "-o", "a", "-q", "-k", "net and fgsm and not both") == 4
+    assert len(kept(tmp_path / "cache")) == 1
+    assert "analysis 'norms' is left out: this run has no soft" in capsys.readouterr().err
+
+
 def test_train_makes_one_model_and_writes_it(here: Callable[..., int], tmp_path: Path) -> None:
     assert here("train", "s.yaml", "net", "-o", "out/net.onnx", "-q") == 0
     assert len(kept(tmp_path / "cache")) == 1

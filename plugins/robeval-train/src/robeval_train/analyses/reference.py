@@ -25,6 +25,9 @@ COLUMNS = (
 Record = Mapping[str, object]
 
 
+Matched = Literal["yes", "no", "unknown"]
+
+
 class Measure(Params):
     """One number of the run: `column` of the only row of `table` with the values of `where`.
 
@@ -47,17 +50,17 @@ class Claim(Params):
 
     `paper`: its number, None for an addition of ours. `source`: provenance: S the seed document,
     V read in a primary source, T third party, M memory, D derived, C calibrated here. `matched`:
-    whether the paper's setting is ours. `window`: per profile, from which value to which an honest
-    reproduction should come. `below`: another number that ours must stay under, by at least `by`.
-    `hard`: profiles in which a row that is not inside fails its gate. `profiles`: where the row
-    stands at all (all, if left out).
+    whether the paper's setting is ours, or that per profile. `window`: per profile, from which
+    value to which an honest reproduction should come. `below`: another number that ours must stay
+    under, by at least `by`. `hard`: profiles in which a row that is not inside fails its gate.
+    `profiles`: where the row stands at all (all, if left out).
     """
 
     id: str
     what: str
     paper: FiniteFloat | None = None
     source: Literal["S", "V", "T", "M", "D", "C"] | None = None
-    matched: Literal["yes", "no", "unknown"] = "unknown"
+    matched: Matched | dict[str, Matched] = "unknown"
     ours: Measure
     window: dict[str, tuple[FiniteFloat, FiniteFloat]] = Field(default_factory=dict)
     below: Measure | None = None
@@ -117,7 +120,9 @@ def _row(claim: Claim, profile: str, tables: Tables) -> dict[str, object]:
         "what": claim.what,
         "paper": claim.paper,
         "provenance": claim.source,
-        "setting_matched": claim.matched,
+        "setting_matched": claim.matched
+        if isinstance(claim.matched, str)
+        else claim.matched.get(profile, "unknown"),
         "ours": found.value,
         "lo": found.low,
         "hi": found.high,
