@@ -227,8 +227,9 @@ class Stock:
         """Samples `start` to `stop`, kept if the whole data set fits."""
         key = (start, stop)
         if key not in self._batches:
-            if not self._caching:
-                self.drop_batches()
+            if not self._caching:  # no garbage collection here: it costs more than most batches
+                self._batches.clear()
+                self._memories.clear()
             self._batches[key] = selected.batch(start, stop, self.device)
         return self._batches[key]
 
