@@ -21,6 +21,7 @@ check: $(VENV)/.tested
 
 suites: $(VENV)/.tested
 	PATH="$(CURDIR)/$(BIN):$$PATH" tools/check_quickstart.sh
+	PATH="$(CURDIR)/$(BIN):$$PATH" tools/check_papers.sh
 
 slow: $(VENV)/.tested
 	$(BIN)/python -m pytest -m slow

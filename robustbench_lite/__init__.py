@@ -31,12 +31,15 @@ if TYPE_CHECKING:
     from .hookspecs import ModelSpec as ModelSpec
     from .hookspecs import ReporterSpec as ReporterSpec
     from .hookspecs import hookimpl as hookimpl
+    from .params import DatasetRef as DatasetRef
+    from .params import ModelRef as ModelRef
     from .params import NoParams as NoParams
     from .params import Params as Params
     from .params import SuitePath as SuitePath
     from .rng import SampleRng as SampleRng
     from .store import StoredRun as StoredRun
     from .types import Access as Access
+    from .types import Bench as Bench
     from .types import Box as Box
     from .types import Budget as Budget
     from .types import Cell as Cell
@@ -47,9 +50,11 @@ if TYPE_CHECKING:
     from .types import Evaluated as Evaluated
     from .types import Finding as Finding
     from .types import GateResult as GateResult
+    from .types import Json as Json
     from .types import LoadedModel as LoadedModel
     from .types import Loss as Loss
     from .types import Norm as Norm
+    from .types import Output as Output
     from .types import Parity as Parity
     from .types import Places as Places
     from .types import Plan as Plan
@@ -82,11 +87,12 @@ _HOMES = {
         "ReporterSpec",
         "hookimpl",
     ),
-    "params": ("NoParams", "Params", "SuitePath"),
+    "params": ("DatasetRef", "ModelRef", "NoParams", "Params", "SuitePath"),
     "rng": ("SampleRng",),
     "store": ("StoredRun",),
     "types": (
         "Access",
+        "Bench",
         "Box",
         "Budget",
         "Cell",
@@ -97,9 +103,11 @@ _HOMES = {
         "Evaluated",
         "Finding",
         "GateResult",
+        "Json",
         "LoadedModel",
         "Loss",
         "Norm",
+        "Output",
         "Parity",
         "Places",
         "Plan",

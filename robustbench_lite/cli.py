@@ -211,15 +211,21 @@ def _stop_logging() -> None:
             handler.close()
 
 
+PROGRESS = "robustbench_lite.progress"
+"""The logger on which plug-ins tell of long work, such as the epochs of a training."""
+
 _HANDLERS = ("robeval console", "robeval file")
 
 
-def _start_logging(verbose: int, log_file: Path | None) -> None:
+def _start_logging(verbose: int, log_file: Path | None, *, quiet: bool = False) -> None:
+    """Log lines on stderr; those of `PROGRESS` are shown without -v, unless `quiet`."""
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
     logger = logging.getLogger("robustbench_lite")
-    logger.setLevel(min(level, logging.INFO) if log_file else level)
+    logger.setLevel(min(level, logging.INFO))
     console = logging.StreamHandler(sys.stderr)
-    console.setLevel(level)
+    console.addFilter(
+        lambda record: record.levelno >= level or (record.name == PROGRESS and not quiet)
+    )
     console.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     console.name = _HANDLERS[0]
     logger.addHandler(console)
@@ -274,7 +280,7 @@ def run(
     from .progress import display
     from .run import run as run_suite
 
-    _start_logging(verbose, log_file)
+    _start_logging(verbose, log_file, quiet=quiet)
     signal.signal(signal.SIGTERM, _terminate)
     options = _options(
         **chosen, batch_size=_batch_size(batch_size), time_budget=_duration(time_budget)
@@ -694,6 +700,41 @@ def _shape(text: str | None) -> tuple[int, ...] | None:
             param_hint="--input-shape",
         )
     return tuple(int(part) for part in parts)
+
+
+@app.command()
+@_SUITE_PATH
+@click.argument("model")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write it here too: .onnx or .safetensors.",
+)
+@_SUITE
+@_DEVICE
+@_LOGS
+def train(
+    suite: Path,
+    model: str,
+    output: Path | None,
+    quiet: bool,
+    verbose: int,
+    log_file: Path | None,
+    **chosen: object,
+) -> int:
+    """Make one model of a suite that a recipe trains; a finished one comes from the cache."""
+    from .train import train as make
+
+    _start_logging(verbose, log_file, quiet=quiet)
+    signal.signal(signal.SIGTERM, _terminate)
+    made = make(suite, model, _options(**chosen), output)
+    for key, value in made.facts.items():
+        click.echo(f"{key}: {value}")
+    click.echo(f"content: {made.content}")
+    if made.output is not None:
+        click.echo(f"wrote {made.output}")
+    return 0
 
 
 @app.command()

@@ -73,7 +73,7 @@ def cells(
     wanted = [cell for cell in firsts if cell.id in todo]
     members = {name: part.members for name, part in plan.models.items() if part.members}
     _import_all(suite, wanted, members, registry)
-    stock = Stock(suite, registry, places, device, threads, members)
+    stock = Stock(suite, registry, places, device, threads, members, plan)
     runner = _Runner(plan, registry, stock, stored, terms)
     runner.advance = Advance(
         plan,

@@ -112,6 +112,8 @@ class ModelSpec:
     `content(params, places)`: name -> path of every file that decides the result.
     `stand_in`: gradients come from a twin that the run verifies, so they may turn out missing.
     `suffixes`: file endings that `robeval doctor` opens with it, through `from_path(path)`.
+    Where `params` has fields of type `ModelRef` or `DatasetRef`, the implementation is also given
+    `bench`, a `Bench` that has what they name; so have a dataset's and an analysis'.
     """
 
     name: str

@@ -10,12 +10,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from pydantic import BaseModel
 
 from .errors import EnvironmentProblem
 from .hookspecs import Content
-from .params import Params
+from .params import Params, referring, refers_to
 from .plugins import Registry, source_hash
 from .types import (
     AttackEntry,
@@ -70,19 +71,28 @@ def shown(params: BaseModel, suite: Suite, section: str, name: str) -> dict[str,
 
 
 def without_paths(params: BaseModel) -> dict[str, Json]:
-    """The parameters that belong to a content id: everything but paths."""
+    """The parameters that belong to a content id: everything but paths and names of entries."""
     dumped = parameters(params)
+    names = referring(type(params))
     return {
         name: value
         for name, value in dumped.items()
-        if not isinstance(getattr(params, name, None), Path)
+        if name not in names and not isinstance(getattr(params, name, None), Path)
     }
 
 
 def model_component(
-    entry: ModelEntry, suite: Suite, registry: Registry, places: Places, problems: list[str]
+    entry: ModelEntry,
+    suite: Suite,
+    registry: Registry,
+    places: Places,
+    problems: list[str],
+    made_of: Mapping[str, str] = MappingProxyType({}),
 ) -> Component | None:
-    """A model of the plan; None if a file is missing or changed, which `problems` then tells."""
+    """A model of the plan; None if a file is missing or changed, which `problems` then tells.
+
+    `made_of`: content ids of the entries that it refers to, by their place in the parameters.
+    """
     registered = registry.models[entry.loader]
     assert isinstance(entry.params, Params)
     place = f"{entry.where}: error: models.{entry.name}"
@@ -99,14 +109,18 @@ def model_component(
         "version": registered.plugin.version,
         "params": without_paths(entry.params),
         "files": files,
+        **({"made_of": dict(made_of)} if made_of else {}),
     }
+    content_id = content_hash(identity)
     return Component(
         name=entry.name,
         loader=entry.loader,
-        content=content_hash(identity),
+        content=content_id,
         files=files,
         parameters=shown(entry.params, suite, "models", entry.name),
         access=access,
+        origin=content_id,
+        refers=tuple(reference.name for reference in refers_to(entry.params)),
     )
 
 
@@ -117,6 +131,7 @@ def dataset_component(
     places: Places,
     limit: int | None,
     problems: list[str],
+    made_of: Mapping[str, str] = MappingProxyType({}),
 ) -> Component | None:
     """A dataset of the plan; None if a file is missing or changed, which `problems` then tells."""
     registered = registry.datasets[entry.loader]
@@ -135,14 +150,16 @@ def dataset_component(
         "version": registered.plugin.version,
         "params": without_paths(entry.params),
         "files": files,
-        "selection": chosen,
+        **({"made_of": dict(made_of)} if made_of else {}),
     }
     return Component(
         name=entry.name,
         loader=entry.loader,
-        content=content_hash(identity),
+        content=content_hash(identity | {"selection": chosen}),
         files=files,
         parameters=shown(entry.params, suite, "datasets", entry.name) | {"selection": chosen},
+        origin=content_hash(identity),
+        refers=tuple(reference.name for reference in refers_to(entry.params)),
     )
 
 

@@ -15,6 +15,8 @@ from .types import NO_NORM, NORMS, Batch, Box, Budget, LoadedModel, Outcome, Out
 BOX_SLACK = 1e-6  # of the box width: rounding of float32 arithmetic at the edge is not a violation
 LEVELS = 255  # steps of 8-bit storage over the box
 SMALLEST_PROBABILITY = 1e-38  # log of a float32 zero probability stays finite
+SMALLEST_REST = 1e-8  # what float32 leaves below a probability of 1
+UNIT = frozenset({"probabilities", "independent-probabilities"})
 
 
 class Decision(NamedTuple):
@@ -26,9 +28,16 @@ class Decision(NamedTuple):
 
 
 def to_logits(output: Tensor, kind: Output) -> Tensor:
-    """Scores a loss can work with: the artefact's own logits, or the log of its probabilities."""
+    """Scores a loss can work with: the artefact's own logits, or the log of its probabilities.
+
+    Of independent probabilities p it is log p - log(1 - p), what a sigmoid makes p of.
+    """
     if kind == "probabilities":
         return output.clamp_min(SMALLEST_PROBABILITY).log()
+    if kind == "independent-probabilities":
+        p = output.double()
+        odds = p.clamp_min(SMALLEST_PROBABILITY).log() - (1 - p).clamp_min(SMALLEST_REST).log()
+        return odds.to(output.dtype)
     return output
 
 
@@ -44,7 +53,7 @@ def decide(model: LoadedModel, x: Tensor) -> Decision:
     finite = output.isfinite().all(dim=1)
     output = torch.where(finite[:, None], output, torch.zeros_like(output))
     pred = output.argmax(dim=1)
-    probabilities = output if model.output == "probabilities" else output.softmax(dim=1)
+    probabilities = output if model.output in UNIT else output.softmax(dim=1)
     confidence = probabilities.gather(1, pred[:, None])[:, 0]
     return Decision(torch.where(finite, pred, -1), confidence, finite)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, NamedTuple, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
 
@@ -45,3 +46,52 @@ SuitePath = Annotated[Path, AfterValidator(_resolve)]
 
 Parameters of this type are left out of content ids: the content of the files counts instead.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Refers:
+    """Marks a parameter that holds the name of another entry of the suite."""
+
+    kind: Literal["model", "dataset"]
+
+
+ModelRef = Annotated[str, Refers("model")]
+"""Name of a model of the suite; alone, in a tuple, or optional."""
+
+DatasetRef = Annotated[str, Refers("dataset")]
+"""Name of a dataset of the suite; alone, in a tuple, or optional."""
+
+
+class Reference(NamedTuple):
+    """One name that the parameter `field` refers to."""
+
+    field: str
+    kind: Literal["model", "dataset"]
+    name: str
+
+
+def referring(model: type[BaseModel]) -> dict[str, Refers]:
+    """The parameters that hold names of other entries, and of what kind."""
+    found: dict[str, Refers] = {}
+    for name, field in model.model_fields.items():
+        marks = [*field.metadata, *_marks(field.annotation)]
+        mark = next((each for each in marks if isinstance(each, Refers)), None)
+        if mark is not None:
+            found[name] = mark
+    return found
+
+
+def refers_to(params: BaseModel) -> tuple[Reference, ...]:
+    """Every entry that the parameters name, in order."""
+    found: list[Reference] = []
+    for field, mark in referring(type(params)).items():
+        value = getattr(params, field)
+        names = () if value is None else (value,) if isinstance(value, str) else tuple(value)
+        found += [Reference(field, mark.kind, name) for name in names]
+    return tuple(found)
+
+
+def _marks(annotation: object) -> list[object]:
+    """Everything that stands inside an annotation, at any depth."""
+    inner = get_args(annotation)
+    return [*inner, *(mark for each in inner for mark in _marks(each))]

@@ -11,12 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pydantic import BaseModel
 
+from . import graph
 from .errors import EnvironmentProblem, PluginError
 from .hookspecs import AttackSpec, Member
 from .identity import (
     content_hash,
-    dataset_component,
-    model_component,
     param_files,
     shown,
     without_paths,
@@ -60,19 +59,12 @@ def make(
     seed: int | None = None,
     limit: int | None = None,
 ) -> Plan:
-    """Plan a suite. Raises EnvironmentProblem naming every missing or changed file at once."""
+    """Plan a suite. Raises EnvironmentProblem naming every missing or changed file at once.
+
+    Raises SuiteError for entries that refer to each other in a circle.
+    """
     problems: list[str] = []
-    models = {
-        entry.name: component
-        for entry in suite.models
-        if (component := model_component(entry, suite, registry, places, problems)) is not None
-    }
-    datasets = {
-        entry.name: component
-        for entry in suite.datasets
-        if (component := dataset_component(entry, suite, registry, places, limit, problems))
-        is not None
-    }
+    models, datasets = graph.components(suite, registry, places, limit, problems)
     if problems:
         raise EnvironmentProblem("\n".join(problems))
     planner = _Planner(suite, registry, models, datasets, suite.seed if seed is None else seed)

@@ -101,7 +101,8 @@ def _component(component: Component) -> dict[str, Json]:
 
 def _component_from(part: Mapping[str, Json]) -> Component:
     members = tuple(cast("Sequence[str]", part.get("members", ())))
-    return Component(**{**part, "members": members})  # type: ignore[arg-type]  # its own fields
+    refers = tuple(cast("Sequence[str]", part.get("refers", ())))
+    return Component(**{**part, "members": members, "refers": refers})  # type: ignore[arg-type]
 
 
 def gates_to_json(gates: Sequence[Gate]) -> list[Json]:

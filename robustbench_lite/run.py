@@ -20,14 +20,16 @@ from typing import cast
 
 import torch
 
-from . import diagnose, gate, identity, machine, needs, plugins, records, store
+from . import diagnose, gate, identity, machine, needs, plugins, records, store, tablegate
 from . import plan as planning
 from . import suite as suites
 from .assess import assess
 from .errors import EnvironmentProblem, PluginError, UsageError
+from .params import referring, refers_to
 from .plugins import Registry
 from .prepare import Options, Prepared, prepare, registry_of
 from .progress import line
+from .stock import Stock, StockBench
 from .store import RunDirectory, StoredRun
 from .types import (
     Cell,
@@ -92,9 +94,10 @@ def run(path: Path, options: Options, observer: Observer) -> Finished:
         ended = _ended(directory.path, prepared.plan, options, status)
         store.write_json(directory.path / store.MANIFEST, manifest | ended)
     finished = judge_run(directory.path, gates)
+    _analyse(finished.run, prepared, device, threads)
+    if any(each.analysis for each in gates):
+        finished = judge_run(directory.path, gates)
     finished = dataclasses.replace(finished, computed=computed, reused=reused)
-    for entry in prepared.suite.analyses:
-        _analyse(finished.run, prepared.registry, entry.name, entry.analysis, dict(entry.params))
     _write_reports(finished.run, prepared.registry, prepared.suite.reports)
     return finished
 
@@ -204,12 +207,18 @@ def judge_run(path: Path, gates: Sequence[Gate], baseline: Path | None = None) -
     stored = store.load_run(path)
     baselines = Baselines(stored, baseline)
     gates = overridden(gates, baseline)
-    assessed = assess(stored, gates, baselines.before())
+    on_cells = [each for each in gates if each.analysis is None]
+    assessed = assess(stored, on_cells, baselines.before())
     table = assessed.summary
     compared, comparison = baselines.against(table)
     environment = [result.reason for result in stored.results.values() if result.environment]
-    results = gate.check(gates, table, assessed.lacking, samples=stored.samples, compared=compared)
-    verdict = gate.verdict(results, table, environment=environment[0] if environment else "")
+    measured = gate.check(
+        on_cells, table, assessed.lacking, samples=stored.samples, compared=compared
+    )
+    told = tablegate.check(gates, lambda name: _table(path, name), partial=stored.partial)
+    verdict = gate.verdict(
+        (*measured, *told), table, environment=environment[0] if environment else ""
+    )
     store.write_findings(path, table.findings)
     store.write_verdict(path, verdict)
     stored = dataclasses.replace(stored, summary=table, verdict=verdict, comparison=comparison)
@@ -224,14 +233,39 @@ def _write_reports(run: StoredRun, registry: Registry, names: Sequence[str]) -> 
             plugins.implementation(registry.reporters[name])(run)
 
 
-def _analyse(
-    run: StoredRun, registry: Registry, name: str, analysis: str, params: Mapping[str, object]
-) -> None:
-    frame = plugins.implementation(registry.analyses[analysis])(run, **params)
-    path = run.path / "tables" / f"{_slug(name)}.csv"
-    with store.naming_disk_problems(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        frame.to_csv(path, index=False)  # type: ignore[attr-defined]  # a DataFrame by contract
+def _analyse(run: StoredRun, prepared: Prepared, device: str, threads: int) -> None:
+    """Every analysis in the order of the suite; a later one finds the tables of the earlier.
+
+    A run that was cut makes no model for the sake of an analysis alone.
+    """
+    stock = stock_of(prepared, device, threads)
+    there = {name for cell in run.plan.cells for name in (cell.model, cell.source)}
+    for entry in prepared.suite.analyses:
+        needed = {each.name for each in refers_to(entry.params) if each.kind == "model"}
+        if run.partial and not needed <= there:
+            missing = ", ".join(sorted(needed - there))
+            log.warning("analysis '%s' is left out: this run has no %s", entry.name, missing)
+            continue
+        registered = prepared.registry.analyses[entry.analysis]
+        params = dict(entry.params)
+        if referring(registered.spec.params):
+            params["bench"] = StockBench(stock, "", device)
+        frame = plugins.implementation(registered)(run, **params)
+        path = _table(run.path, entry.name)
+        with store.naming_disk_problems(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            frame.to_csv(path, index=False)  # type: ignore[attr-defined]  # a DataFrame by contract
+
+
+def _table(run: Path, analysis: str) -> Path:
+    return run / "tables" / f"{_slug(analysis)}.csv"
+
+
+def stock_of(prepared: Prepared, device: str, threads: int) -> Stock:
+    """The models and datasets of a suite, outside of any cell."""
+    return Stock(
+        prepared.suite, prepared.registry, prepared.places, device, threads, plan=prepared.plan
+    )
 
 
 def _compute(

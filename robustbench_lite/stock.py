@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
@@ -12,13 +13,14 @@ from torch import Tensor
 
 from .access import BatchMemory
 from .ensemble import ensemble
-from .errors import EnvironmentProblem, ModelError, NothingSelected, RobevalError
+from .errors import DataError, EnvironmentProblem, ModelError, NothingSelected, RobevalError
 from .group import Failure, clean_chunk, out_of_memory
 from .hookspecs import DatasetSpec, ModelSpec
+from .params import referring
 from .plugins import Registered, Registry, implementation
 from .rng import SampleRng
 from .samples import Selected, select
-from .types import Batch, LoadedModel, Parity, Places, Selection, Suite
+from .types import Batch, DataSource, LoadedModel, Parity, Places, Plan, Selection, Suite
 
 CACHE_BYTES = 512 * 2**20  # a data set that fits with its clean gradients is kept, else re-read
 PARITY_SAMPLES = 32  # clean ones, and as many with noise
@@ -54,6 +56,42 @@ def _verified(verify: Callable[[Tensor], Parity], x: Tensor) -> Parity:
         return Parity(difference=math.nan, tolerance=math.nan, agreement=math.nan, reason=reason)
 
 
+def as_source(selected: Selected) -> DataSource:
+    """A selection as a source of its own, for those who refer to it."""
+
+    def read(positions: Sequence[int]) -> Tensor:
+        return selected.source.read(selected.positions[list(positions)].tolist())
+
+    return DataSource(
+        ids=selected.ids,
+        labels=selected.labels,
+        read=read,
+        shape=selected.shape,
+        box=selected.box,
+        classes=selected.classes,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StockBench:
+    """A `Bench` over a stock; `content` is the id of the entry that is being made."""
+
+    _stock: Stock
+    content: str
+    device: str
+
+    def dataset(self, name: str) -> DataSource:
+        """The samples that the suite selects for a dataset. Raises DataError."""
+        return self._stock.whole(name)
+
+    def model(self, name: str) -> LoadedModel:
+        """A model of the suite, loaded once. Raises ModelError."""
+        model = self._stock.model(name)
+        if isinstance(model, Failure):
+            raise ModelError(model.reason)
+        return model
+
+
 class Stock:
     """Models and batches, each loaded at most once while it is needed."""
 
@@ -65,8 +103,13 @@ class Stock:
         device: str,
         threads: int,
         members: Mapping[str, Sequence[str]] = MappingProxyType({}),
+        plan: Plan | None = None,
     ) -> None:
-        """`members`: names of the models that a source of several averages."""
+        """`members`: names of the models that a source of several averages.
+
+        `plan`: has the content ids of entries that refer to others.
+        """
+        self._plan = plan
         self._suite = suite
         self._members = members
         self._registry = registry
@@ -85,7 +128,8 @@ class Stock:
         entry = next(entry for entry in self._suite.datasets if entry.name == name)
         registered: Registered[DatasetSpec] = self._registry.datasets[entry.loader]
         try:
-            source = implementation(registered)(entry.params, places=self._places)
+            bench = self._bench(name, "datasets", registered)
+            source = implementation(registered)(entry.params, places=self._places, **bench)
             return select(name, source, selection)  # type: ignore[arg-type]  # checked by select
         except EnvironmentProblem as problem:
             return Failure(f"dataset '{name}': {problem}", environment=True)
@@ -120,7 +164,11 @@ class Stock:
         what = f"model '{name}'"
         try:
             model = implementation(registered)(
-                entry.params, places=self._places, device=self._name, threads=self._threads
+                entry.params,
+                places=self._places,
+                device=self._name,
+                threads=self._threads,
+                **self._bench(name, "models", registered),
             )
         except EnvironmentProblem as problem:
             return Failure(f"{what}: {problem}", environment=True)
@@ -132,6 +180,24 @@ class Stock:
             reason = f"{what}: its loader returned {found}, expected LoadedModel"
             return Failure(reason, environment=True)
         return model
+
+    def whole(self, name: str) -> DataSource:
+        """The samples that the suite selects for a dataset. Raises DataError."""
+        entry = next(entry for entry in self._suite.datasets if entry.name == name)
+        selected = self.selected(name, entry.selection)
+        if isinstance(selected, Failure):
+            raise DataError(selected.reason)
+        return as_source(selected)
+
+    def _bench(
+        self, name: str, kind: str, registered: Registered[ModelSpec] | Registered[DatasetSpec]
+    ) -> dict[str, StockBench]:
+        """What a loader that refers to other entries is given beside its parameters."""
+        if not referring(registered.spec.params):
+            return {}
+        assert self._plan is not None
+        component = (self._plan.models if kind == "models" else self._plan.datasets)[name]
+        return {"bench": StockBench(self, component.origin, self._name)}
 
     def _together(self, name: str) -> LoadedModel | Failure:
         """A source of several models: the mean of their logits."""
@@ -165,8 +231,9 @@ class Stock:
         """Samples `start` to `stop`, kept if the whole data set fits."""
         key = selected.ids[start:stop]
         if key not in self._batches:
-            if not self._caching:
-                self.drop_batches()
+            if not self._caching:  # no garbage collection here: it costs more than most batches
+                self._batches.clear()
+                self._memories.clear()
             self._batches[key] = selected.batch(start, stop, self.device)
         return self._batches[key]
 

@@ -26,7 +26,7 @@ Access = Literal["gradient", "score", "decision", "none"]
 Role = Literal["attack", "control"]
 Kind = Literal["fixed-budget", "minimal-norm"]
 Effort = Literal["single-step", "iterative", "exhaustive", "random"]
-Output = Literal["logits", "probabilities", "log-probabilities"]
+Output = Literal["logits", "probabilities", "log-probabilities", "independent-probabilities"]
 CellStatus = Literal["ok", "invalid", "failed", "skipped", "timeout"]
 Severity = Literal["error", "warning", "note"]
 GateStatus = Literal["PASS", "FAIL", "INCONCLUSIVE", "INVALID"]
@@ -208,6 +208,7 @@ class Gate:
     file that `robeval baseline set` wrote, or a run directory. `for_each`: axes over which every
     combination is a claim of its own, Holm's correction over them; `per_class`: every class is one.
     `min_samples`: fewer are no evidence. `allow_partial`: a partial run may be judged by it.
+    `analysis`: judge the column `verdict` of that analysis' table instead of a metric.
     """
 
     name: str
@@ -228,6 +229,7 @@ class Gate:
     per_class: bool = False
     min_samples: int | None = None
     allow_partial: bool = False
+    analysis: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,7 +290,8 @@ class Component:
 
     `content`: hash of loader, its code version, parameters (without paths) and file contents.
     `files`: name -> sha256 of the files that the content covers. `parameters`: for display.
-    `members`: the models whose logits it averages, if it is such a source.
+    `members`: the models whose logits it averages, if it is such a source. `origin`: the content
+    id of what the loader gives, before samples are selected. `refers`: entries that it is made of.
     """
 
     name: str
@@ -298,6 +301,8 @@ class Component:
     parameters: Mapping[str, Json]
     access: Access = "none"
     members: tuple[str, ...] = ()
+    origin: str = ""
+    refers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -388,7 +393,9 @@ class LoadedModel:
     It is in eval mode, its parameters need no gradient. For a torch model it is the artefact.
     `no_gradient`: why `differentiable` is None. `verify(x)`: for a stand-in (a twin), compares it
     with the artefact on x; the run asks before any gradient attack, and skips it on a reason.
-    `output`: what `predict` gives. `input_shape`: one sample's shape, None where it is free.
+    `output`: what `predict` gives; "independent-probabilities" are one yes or no for each class, so
+    that they need no sum of one; their logits are those of the sigmoid.
+    `input_shape`: one sample's shape, None where it is free.
     `device`, `provider`: where it really runs. `facts`: printable facts for manifest and doctor.
     """
 
@@ -419,6 +426,28 @@ class DataSource:
     shape: tuple[int, ...]
     box: Box
     classes: tuple[str, ...]
+
+
+class Bench(Protocol):
+    """Where a plug-in whose parameters refer to other entries of the suite gets what they name."""
+
+    @property
+    def content(self) -> str:
+        """Content id of the entry that is being made, for what it keeps in the cache."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where to compute: "cpu" or "cuda:i"."""
+        ...
+
+    def dataset(self, name: str) -> DataSource:
+        """The samples that the suite selects for a dataset. Raises DataError."""
+        ...
+
+    def model(self, name: str) -> LoadedModel:
+        """A model of the suite, loaded once. Raises ModelError."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

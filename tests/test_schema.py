@@ -124,7 +124,10 @@ def test_a_suite_that_extends_another_need_not_be_complete() -> None:
 
 @pytest.mark.parametrize("path", SUITES, ids=lambda path: path.name)
 def test_the_suites_of_this_repository_are_accepted(path: Path) -> None:
-    assert accepted(path.read_text(encoding="utf-8"), plugins.load())
+    text, registry = path.read_text(encoding="utf-8"), plugins.load()
+    if "load: trained" in text and "trained" not in registry.models:
+        pytest.skip("needs the plug-in robeval-train")
+    assert accepted(text, registry)
 
 
 def test_an_empty_registry_has_a_schema_too() -> None:

@@ -45,6 +45,8 @@ def shown(output: Tensor, declared: Output) -> dict[str, float]:
 def kind(output: Tensor, declared: Output) -> Output:
     """What the rows of `output` [n, k] look like; what cannot be told apart is as declared."""
     rows = output.double()
+    if declared == "independent-probabilities":
+        return declared if _in_unit(rows) else "logits"
     if _are_probabilities(rows):
         return "probabilities"
     if bool((rows.logsumexp(dim=1).abs() <= LOG_SLACK).all()):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar, cast
 
 from ..errors import SuiteError
+from ..params import Params, refers_to
 from ..plugins import Registry, missing
 from ..types import (
     AnalysisEntry,
@@ -26,6 +27,7 @@ from .attacks import read_attack
 from .entries import (
     Resolved,
     Shop,
+    check_references,
     read_analysis,
     read_dataset,
     read_model,
@@ -89,9 +91,12 @@ def _read(root: Section, shop: Shop, path: Path, text: str) -> Suite:
     _check_schema(root)
     name = _name(root, path)
     entries = _entries(root, shop)
+    referred = _references(root, entries)
     names = Names(
         models=_declared(root, "models"),
         datasets=_declared(root, "datasets"),
+        ingredients=referred,
+        analyses=_declared(root, "analyses"),
         attack_names=_declared(root, "attacks"),
         attacks={key: entry for key, (entry, _) in entries.attacks.items()},
     )
@@ -137,6 +142,23 @@ def _entries(root: Section, shop: Shop) -> _Entries:
         _each(root, "attacks", lambda n, where, inner: read_attack(n, where, inner, shop, models)),
         _each(root, "analyses", lambda n, where, inner: read_analysis(n, where, inner, shop)),
     )
+
+
+def _references(root: Section, entries: _Entries) -> frozenset[str]:
+    """Check what entries refer to; the datasets that models are made of."""
+    names = {"model": _declared(root, "models"), "dataset": _declared(root, "datasets")}
+    referred: set[str] = set()
+    for key, section in (
+        ("models", entries.models),
+        ("datasets", entries.datasets),
+        ("analyses", entries.analyses),
+    ):
+        params = {name: cast("Params", entry.params) for name, (entry, _) in section.items()}
+        check_references(root, key, params, names)
+        if key == "models":
+            found = [each for own in params.values() for each in refers_to(own)]
+            referred |= {each.name for each in found if each.kind == "dataset"}
+    return frozenset(referred)
 
 
 def _each(

@@ -5,13 +5,13 @@ Each reader gives the entry with its resolved JSON, or None after noting what is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from ..contract import COMMON_KEYS, SpecKind
 from ..hookspecs import Spec
-from ..params import Params
+from ..params import Params, refers_to
 from ..plugins import Registered, Registry, missing
 from ..types import (
     AnalysisEntry,
@@ -22,7 +22,7 @@ from ..types import (
     Selection,
     Where,
 )
-from ..words import listed
+from ..words import did_you_mean, listed
 from .sections import Section
 from .settings import read_params, resolved_entry
 
@@ -96,6 +96,23 @@ def read_analysis(
         return None
     entry = AnalysisEntry(name=name, analysis=spec.name, params=params, where=where)
     return entry, resolved_entry(section, params, COMMON_KEYS["analysis"], analysis=spec.name)
+
+
+def check_references(
+    root: Section, key: str, entries: Mapping[str, Params], names: Mapping[str, Sequence[str]]
+) -> None:
+    """Note every parameter below `key` that names an entry which is not in `names` of its kind."""
+    for name, section in root.sections(key):
+        if name not in entries:
+            continue
+        for reference in refers_to(entries[name]):
+            known = names[reference.kind]
+            if reference.name not in known:
+                helps = did_you_mean(reference.name, known) or (
+                    f"{reference.kind}s: {listed(known)}",
+                )
+                message = f"there is no {reference.kind} '{reference.name}'"
+                section.note(reference.field, message, *helps)
 
 
 # ---------------------------------------------------------------- the keys of an entry

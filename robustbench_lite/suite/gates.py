@@ -27,6 +27,8 @@ GATE_KEYS = (
     "metric", "model", "dataset", "attack", "norm", "eps", "min", "max", "max_drop", "baseline",
     "confidence", "for_each", "per_class", "min_samples", "allow_partial", "sequential",
 )  # fmt: skip
+TABLE_GATE_KEYS = ("analysis",)
+VERDICT = "verdict"  # column of an analysis' table that a gate may judge
 DEFAULT_CONFIDENCE = 0.95
 
 
@@ -35,6 +37,8 @@ def read_gate(
 ) -> tuple[Gate, dict[str, Json]] | None:
     """`gates.<name>` with its resolved JSON; None after noting what is wrong with it."""
     before = len(section.problems.found)
+    if "analysis" in section.values:
+        return _table_gate(name, where, section, names)
     section.only(GATE_KEYS)
     section.require("metric", f"one of {listed(METRICS)}")
     metric = section.choice("metric", METRICS) or ""
@@ -68,6 +72,32 @@ def read_gate(
         return None
     given = {key: written(node) for key, node in section.values.items()}
     return gate, {**given, "confidence": given.get("confidence", DEFAULT_CONFIDENCE)}
+
+
+def _table_gate(
+    name: str, where: Where, section: Section, names: Names
+) -> tuple[Gate, dict[str, Json]] | None:
+    """A gate on the verdicts in the table of an analysis."""
+    before = len(section.problems.found)
+    section.only(TABLE_GATE_KEYS)
+    analysis = known(section, "analysis", names.analyses)
+    if analysis is None or len(section.problems.found) > before:
+        return None
+    gate = Gate(
+        name=name,
+        metric=VERDICT,
+        model=None,
+        dataset=None,
+        attack=None,
+        norm=None,
+        eps=None,
+        minimum=None,
+        maximum=None,
+        confidence=DEFAULT_CONFIDENCE,
+        where=where,
+        analysis=analysis,
+    )
+    return gate, {"analysis": analysis}
 
 
 # ---------------------------------------------------------------- values

@@ -1,6 +1,7 @@
 """`${name}`, `${env:NAME}` and `${env:NAME:-default}` in a tree -> the values they stand for.
 
-A whole-value reference keeps the type of what it names; inside a text it is woven in as text. What
+`${name[other]}` is the entry of the mapping `name` that the variable `other` names: a profile. A
+whole-value reference keeps the type of what it names; inside a text it is woven in as text. What
 came from the environment keeps its reference beside it, and that is what may be shown.
 """
 
@@ -16,6 +17,7 @@ from .yamltext import MAX_ALIASED, Node, remapped, scalar
 
 MAX_TEXT = 100_000
 _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
+_CHOICE = re.compile(r"([^\[\]]+)\[([^\[\]]+)\]")
 
 
 class References:
@@ -53,10 +55,19 @@ class References:
             values = {
                 key: self.node(value, f"{path}.{key}", chain) for key, value in node.value.items()
             }
-            return remapped(node, values, node.keys)
+            # an entry that a profile leaves out: its reference stands for nothing
+            kept = {
+                key: value
+                for key, value in values.items()
+                if value.value is not None or node.value[key].value is None
+            }
+            return remapped(node, kept, node.keys)
         if isinstance(node.value, tuple):
+            looked = [self.node(item, f"{path}.{at}", chain) for at, item in enumerate(node.value)]
             items = tuple(
-                self.node(item, f"{path}.{at}", chain) for at, item in enumerate(node.value)
+                item
+                for item, written in zip(looked, node.value, strict=True)
+                if item.value is not None or written.value is None
             )
             return replace(node, value=items, size=1 + sum(item.size for item in items))
         if not isinstance(node.value, str) or "${" not in node.value:
@@ -96,6 +107,9 @@ class References:
         """The value of one reference; None (and a problem) if it has none."""
         if name.startswith("env:"):
             return self.from_environment(name.removeprefix("env:"), node, path)
+        choice = _CHOICE.fullmatch(name)
+        if choice is not None:
+            return self.chosen(choice[1], choice[2], node, path, chain)
         if name not in self.vars:
             helps = did_you_mean(name, self.vars) or (f"vars: {listed(self.vars)}",)
             self.note(node, path, f"unknown variable '{name}'", helps)
@@ -110,6 +124,22 @@ class References:
             self.note(node, path, f"references repeat more than {MAX_ALIASED} values")
             return None
         return value
+
+    def chosen(
+        self, name: str, by: str, node: Node, path: str, chain: tuple[str, ...]
+    ) -> Node | None:
+        """The entry of the mapping `name` that the variable `by` names."""
+        table, key = (self.look_up(each, node, path, chain) for each in (name, by))
+        if table is None or key is None:
+            return None
+        if not isinstance(table.value, Mapping):
+            self.note(node, path, f"'{name}' is {table.shown}; expected a mapping to choose from")
+            return None
+        if key.text not in table.value:
+            helps = did_you_mean(key.text, table.value) or (f"there are: {listed(table.value)}",)
+            self.note(node, path, f"'{name}' has no entry '{key.text}', the value of {by}", helps)
+            return None
+        return table.value[key.text]
 
     def variable(self, name: str, chain: tuple[str, ...]) -> Node | None:
         """The resolved value of a variable; None if something in it could not be resolved."""

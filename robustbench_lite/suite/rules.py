@@ -15,16 +15,24 @@ EVALUATE_KEYS = ("model", "dataset", "attacks")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Names:
-    """The names that a suite declares; `attacks` holds the entries that are valid."""
+    """The names that a suite declares; `attacks` holds the entries that are valid.
+
+    `ingredients`: datasets that models are made of.
+    """
 
     models: tuple[str, ...]
     datasets: tuple[str, ...]
     attack_names: tuple[str, ...]
     attacks: Mapping[str, AttackEntry]
+    ingredients: frozenset[str] = frozenset()
+    analyses: tuple[str, ...] = ()
 
 
 def read_evaluations(root: Section, names: Names) -> tuple[Evaluation, ...]:
-    """The `evaluate` lines; without any, every model that is not only a source, on everything."""
+    """The `evaluate` lines; without any, every model that is not only a source, on everything.
+
+    A dataset that models are made of, such as their training data, is left out then.
+    """
     node = root.values.get("evaluate")
     if node is None:
         return _everything(root, names)
@@ -66,8 +74,13 @@ def _everything(root: Section, names: Names) -> tuple[Evaluation, ...]:
     return tuple(
         Evaluation(model=model, dataset=dataset, attacks=names.attack_names, where=root.node.where)
         for model in judged
-        for dataset in names.datasets
+        for dataset in _judged_on(names)
     )
+
+
+def _judged_on(names: Names) -> list[str]:
+    left = [name for name in names.datasets if name not in names.ingredients]
+    return left or list(names.datasets)
 
 
 def _gated_models(root: Section) -> set[str]:

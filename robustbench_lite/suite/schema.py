@@ -45,7 +45,7 @@ def json_schema(registry: Registry) -> Schema:
         "vars": {"type": "object", "description": "values for ${name}"},
         "python_path": _one_or_many({"type": "string"}),
         "seed": _or_reference({"type": "integer", "minimum": 0}),
-        "evaluate": {"type": "array", "minItems": 1, "items": _evaluation()},
+        "evaluate": {"type": "array", "minItems": 1, "items": _or_reference(_evaluation())},
         "gates": _named(_gate()),
         "reports": _one_or_many(_or_reference({"enum": list(registry.reporters)})),
         "controls": _or_reference({"enum": ["auto", "off"]}),
@@ -156,6 +156,7 @@ def _gate() -> Schema:
         "type": "object",
         "properties": {
             "metric": _or_reference({"enum": list(METRICS)}),
+            "analysis": text,
             "model": text,
             "dataset": text,
             "attack": text,
@@ -195,7 +196,7 @@ def _waiver() -> Schema:
 
 
 def _named(entry: Schema) -> Schema:
-    return {"type": "object", "propertyNames": _NAME, "additionalProperties": entry}
+    return {"type": "object", "propertyNames": _NAME, "additionalProperties": _or_reference(entry)}
 
 
 def _one_or_many(item: Schema) -> Schema:
@@ -207,7 +208,7 @@ def _or_reference(schema: Schema) -> Schema:
 
 
 def _draft07(schema: Any) -> Any:
-    """A schema of pydantic in draft-07, where numbers may be fractions and scalars references."""
+    """A schema of pydantic in draft-07; numbers may be fractions and any value a reference."""
     if isinstance(schema, list):
         return [_draft07(each) for each in schema]
     if not isinstance(schema, dict):
@@ -220,6 +221,10 @@ def _draft07(schema: Any) -> Any:
         result["additionalItems"] = rest
     if result.get("type") == "number":
         return {"anyOf": [result, _FRACTION]}
-    if result.get("type") in ("integer", "boolean") or "enum" in result or "const" in result:
+    if (
+        result.get("type") in ("integer", "boolean", "array", "object")
+        or "enum" in result
+        or "const" in result
+    ):
         return _or_reference(result)
     return result

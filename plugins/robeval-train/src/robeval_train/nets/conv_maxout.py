@@ -1,0 +1,54 @@
+"""Convolutional maxout, the CIFAR-10 network of Goodfellow et al. (2013)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from . import Shape, size
+from .layers import Bounded, Kept, MaxPieces
+from .options import ConvMaxout, Net
+
+INIT = 0.005
+KERNELS = ((8, 4, 4, 2, 0.9), (8, 3, 4, 2, 1.9365), (5, 3, 2, 2, 1.9365))
+"""Of each layer: kernel, padding, pool, its stride, and the largest norm of a kernel."""
+DENSE_NORM, TOP_NORM = 1.9, 1.9365
+
+
+class BoundedConv(nn.Conv2d):
+    """A convolution that starts uniformly in [-0.005, 0.005]; each kernel stays in `max_norm`."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, padding: int, max_norm: float
+    ) -> None:
+        super().__init__(inputs, outputs, kernel, padding=padding)
+        self.max_norm = max_norm
+        nn.init.uniform_(self.weight, -INIT, INIT)
+        assert self.bias is not None
+        nn.init.zeros_(self.bias)
+
+
+def build(options: Net, shape: Shape, classes: int) -> nn.Module:
+    """Three convolutional maxout layers with max pooling, a dense one, and the scores."""
+    assert isinstance(options, ConvMaxout)
+    layers: list[nn.Module] = [Kept(options.keep_input, rescale=False)]
+    inputs = shape[0]
+    for channels, (kernel, padding, pool, stride, norm) in zip(
+        options.channels, KERNELS, strict=True
+    ):
+        layers += [
+            BoundedConv(inputs, channels * options.pieces, kernel, padding=padding, max_norm=norm),
+            MaxPieces(options.pieces),
+            nn.MaxPool2d(pool, stride),
+            Kept(options.keep_hidden, rescale=True),
+        ]
+        inputs = channels
+    flat = size(tuple(nn.Sequential(*layers).eval()(torch.zeros(1, *shape)).shape[1:]))
+    return nn.Sequential(
+        *layers,
+        nn.Flatten(),
+        Bounded(flat, options.dense * options.dense_pieces, init=INIT, max_norm=DENSE_NORM),
+        MaxPieces(options.dense_pieces),
+        Kept(options.keep_hidden, rescale=True),
+        Bounded(options.dense, classes, init=INIT, max_norm=TOP_NORM),
+    )

@@ -1,0 +1,1 @@
+"""Training: recipes, optimisers, the loop, and what is kept of it."""

@@ -1,0 +1,58 @@
+"""Optimisers: schedules by hand, AdaBound against its definition and its two limits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from robeval_train.training import optimisers
+from robeval_train.training.adabound import Bounded
+from robeval_train.training.options import Sgd
+
+
+def walked(optimiser: str, steps: int, **settings: float) -> torch.Tensor:
+    """Where a fixed quadratic is after some steps."""
+    weight = nn.Parameter(torch.tensor([1.0, -2.0, 0.5]))
+    scale = torch.tensor([1.0, 10.0, 0.1])
+    kinds = {"adabound": Bounded, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+    made = kinds[optimiser]([weight], **settings)  # type: ignore[arg-type]
+    for _ in range(steps):
+        made.zero_grad()
+        torch.autograd.backward((scale * weight * weight).sum())
+        made.step()
+    return weight.detach()
+
+
+def test_adabound_with_bounds_that_never_bind_is_adam() -> None:
+    adam = walked("adam", 30, lr=1e-3)
+    bounded = walked("adabound", 30, lr=1e-3, final_lr=1e-6, gamma=1e-9)
+    assert torch.allclose(adam, bounded, atol=1e-6)
+
+
+def test_adabound_with_bounds_that_have_closed_is_sgd_with_averaged_gradients() -> None:
+    """gamma t >> 1: every rate is final_lr, times the mean gradient of Adam."""
+    weight = torch.tensor([1.0, -2.0, 0.5])
+    scale = torch.tensor([1.0, 10.0, 0.1])
+    mean = torch.zeros(3)
+    for _ in range(20):
+        mean = 0.9 * mean + 0.1 * (2 * scale * weight)
+        weight = weight - 0.01 * mean
+    found = walked("adabound", 20, lr=1e-3, final_lr=0.01, gamma=1e6)
+    assert torch.allclose(found, weight, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "expected"), [(1, 0.5), (125, 0.5 + 0.2 * 124 / 249), (250, 0.7), (400, 0.7)]
+)
+def test_the_momentum_goes_linearly_to_its_end(epoch: int, expected: float) -> None:
+    options = Sgd(momentum=0.5, final_momentum=0.7, saturate=250)
+    assert optimisers.momentum(options, epoch) == pytest.approx(expected)
+
+
+def test_the_rate_is_divided_after_every_step_down_to_its_least() -> None:
+    options = Sgd(lr=0.1, decay=1.000004, least=1e-6)
+    made = optimisers.make(options, [nn.Parameter(torch.zeros(1))])
+    for steps, expected in ((0, 0.1), (122_000, 0.0614), (10**8, 1e-6)):
+        optimisers.schedule(options, made, steps=steps, epoch=1)
+        assert made.param_groups[0]["lr"] == pytest.approx(expected, rel=1e-3)

@@ -1,0 +1,70 @@
+"""A gate on an analysis: every verdict in its table must hold, and there must be evidence."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from .types import Gate, GateResult, GateStatus
+
+COLUMN = "verdict"
+HOLDS, FAILS, NO_EVIDENCE = "holds", "fails", "no evidence"
+_PARTIAL = "a partial run decides nothing; run it without --limit and -k"
+
+
+def check(
+    gates: Sequence[Gate], table_of: Callable[[str], Path], *, partial: bool
+) -> tuple[GateResult, ...]:
+    """The gates with an `analysis`, judged on its CSV file, `table_of(analysis)`.
+
+    A row counts if its column `verdict` is "holds", "fails" or "no evidence"; any other is for the
+    reader. One that fails fails the gate; without any row, or without evidence, it is INVALID.
+    """
+    return tuple(
+        _judged(gate, _rows(table_of(gate.analysis)), partial=partial)
+        for gate in gates
+        if gate.analysis is not None
+    )
+
+
+def _judged(gate: Gate, rows: Sequence[Mapping[str, str]], *, partial: bool) -> GateResult:
+    counted = [row for row in rows if row.get(COLUMN) in {HOLDS, FAILS, NO_EVIDENCE}]
+    failed = [_title(row) for row in counted if row[COLUMN] == FAILS]
+    empty = [_title(row) for row in counted if row[COLUMN] == NO_EVIDENCE]
+    status: GateStatus = "PASS"
+    reason = f"all {len(counted)} hold"
+    if failed:
+        status, reason = "FAIL", f"{len(failed)} of {len(counted)} fail: {'; '.join(failed)}"
+    elif empty or not counted:
+        what = "; ".join(empty) or "the table has no verdicts"
+        status, reason = "INVALID", f"there is no evidence for {what}"
+    if partial:
+        status, reason = "INVALID", _PARTIAL
+    return GateResult(
+        gate=gate.name,
+        status=status,
+        metric=gate.metric,
+        threshold="every row holds",
+        subject=f"analysis {gate.analysis}",
+        cell_id="",
+        value=None,
+        low=None,
+        high=None,
+        n=len(counted),
+        reason=reason,
+        needed=None,
+        where=str(gate.where),
+    )
+
+
+def _title(row: Mapping[str, str]) -> str:
+    """The first two columns name a row."""
+    return " ".join(list(row.values())[:2])
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
