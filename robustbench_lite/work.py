@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 from . import norms
 from .access import BatchMemory
-from .craft import BROKEN_GRADIENT, ZERO_GRADIENT, craft, fixed_chance, targets
+from .craft import (
+    BROKEN_GRADIENT,
+    BROKEN_WITH,
+    ZERO_GRADIENT,
+    ZERO_WITH,
+    craft,
+    fixed_chance,
+    targets,
+)
 from .group import (
     ATTACKABLE,
     FOUND_ON_TWIN,
@@ -85,6 +93,20 @@ def _by_eps(cells: Sequence[Cell]) -> list[tuple[float, list[Cell]]]:
     for cell in sorted(cells, key=_radius):
         grid.setdefault(_radius(cell), []).append(cell)
     return list(grid.items())
+
+
+def _faults(
+    by_loss: Mapping[str, NDArray[np.bool_]], total: str, each: str, kind: int
+) -> dict[str, float]:
+    """Samples with one kind of faulty gradient, in all and for every loss tried; {} if none.
+
+    by_loss: bool [kinds, n]. `total`, `each`: under which keys they are observed.
+    """
+    rows = {loss: faults[kind] for loss, faults in by_loss.items()}
+    count = int(np.any(list(rows.values()), axis=0).sum()) if rows else 0
+    if not count:
+        return {}
+    return {total: count, **{each + loss: int(faulty.sum()) for loss, faulty in rows.items()}}
 
 
 def _radius(cell: Cell) -> float:
@@ -295,10 +317,10 @@ class _Work:
     ) -> dict[str, float]:
         observed = dict(state.observed)
         unbroken = correct & ~outcome.success
-        faults = {BROKEN_GRADIENT: int(state.broken_gradient.sum())}
+        observed |= _faults(state.faults, BROKEN_GRADIENT, BROKEN_WITH, 0)
         if _radius(cell) > 0:
-            faults[ZERO_GRADIENT] = int((state.zero_gradient & unbroken).sum())
-        observed |= {key: count for key, count in faults.items() if count}
+            open_rows = {loss: rows & unbroken for loss, rows in state.faults.items()}
+            observed |= _faults(open_rows, ZERO_GRADIENT, ZERO_WITH, 1)
         observed |= self._confirmed(cell, state, outcome)
         if cell.role == "attack" and _radius(cell) > 0:
             observed[ATTACKABLE] = int(correct.sum())
