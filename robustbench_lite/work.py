@@ -96,17 +96,25 @@ def _by_eps(cells: Sequence[Cell]) -> list[tuple[float, list[Cell]]]:
 
 
 def _faults(
-    by_loss: Mapping[str, NDArray[np.bool_]], total: str, each: str, kind: int
+    state: State, correct: NDArray[np.bool_], zero_of: NDArray[np.bool_]
 ) -> dict[str, float]:
-    """Samples with one kind of faulty gradient, in all and for every loss tried; {} if none.
+    """Samples with faulty gradients, in all and for every loss that was tried.
 
-    by_loss: bool [kinds, n]. `total`, `each`: under which keys they are observed.
+    A zero gradient counts in the rows `zero_of`, one that is not finite in all of them, for a
+    single loss in those that were classified correctly.
     """
-    rows = {loss: faults[kind] for loss, faults in by_loss.items()}
-    count = int(np.any(list(rows.values()), axis=0).sum()) if rows else 0
-    if not count:
-        return {}
-    return {total: count, **{each + loss: int(faulty.sum()) for loss, faulty in rows.items()}}
+    found: dict[str, float] = {}
+    kinds = (
+        (BROKEN_GRADIENT, BROKEN_WITH, np.ones_like(correct), correct),
+        (ZERO_GRADIENT, ZERO_WITH, zero_of, zero_of),
+    )
+    for kind, (total, each, whole, part) in enumerate(kinds):
+        faulty = {loss: faults[kind] for loss, faults in state.faults.items()}
+        count = int((np.any([whole & False, *faulty.values()], axis=0) & whole).sum())
+        if count:
+            found[total] = count
+            found |= {each + loss: int(rows[part].sum()) for loss, rows in faulty.items()}
+    return found
 
 
 def _radius(cell: Cell) -> float:
@@ -317,10 +325,7 @@ class _Work:
     ) -> dict[str, float]:
         observed = dict(state.observed)
         unbroken = correct & ~outcome.success
-        observed |= _faults(state.faults, BROKEN_GRADIENT, BROKEN_WITH, 0)
-        if _radius(cell) > 0:
-            open_rows = {loss: rows & unbroken for loss, rows in state.faults.items()}
-            observed |= _faults(open_rows, ZERO_GRADIENT, ZERO_WITH, 1)
+        observed |= _faults(state, correct, unbroken & (_radius(cell) > 0))
         observed |= self._confirmed(cell, state, outcome)
         if cell.role == "attack" and _radius(cell) > 0:
             observed[ATTACKABLE] = int(correct.sum())

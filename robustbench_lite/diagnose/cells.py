@@ -218,7 +218,8 @@ def of_cells(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> list[F
 def _finding(rule: _Rule, cell: Cell, observed: Mapping[str, float]) -> Finding:
     message = rule.message.format_map(defaultdict(float, observed))
     losses = _by_loss(rule.by_loss, observed)
-    told = ", ".join(f"{name} {count:.0f}" for name, count in losses.items())
+    whole = observed.get(ATTACKABLE, 0)
+    told = ", ".join(f"{name} {_told(count, whole)}" for name, count in losses.items())
     keys = (*rule.keys, *(rule.by_loss + name for name in losses))
     return Finding(
         id=rule.id,
@@ -228,6 +229,10 @@ def _finding(rule: _Rule, cell: Cell, observed: Mapping[str, float]) -> Finding:
         cells=(cell.id,),
         numbers={key: observed[key] for key in keys if key in observed},
     )
+
+
+def _told(count: float, whole: float) -> str:
+    return f"{100 * count / whole:.0f} %" if whole else f"{count:.0f}"
 
 
 def _by_loss(prefix: str, observed: Mapping[str, float]) -> dict[str, float]:
