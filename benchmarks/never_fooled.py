@@ -30,6 +30,7 @@ from robustbench_lite.cli import invoke
 from robustbench_lite.testing import zoo
 
 PAGE = Path(__file__).parent.parent / "docs" / "never-fooled.md"
+ALARMS = Path(__file__).parent / "results" / "false-alarms.md"
 EPS = 0.3
 FLOOR = 0.5
 IMAGES = 10
@@ -62,6 +63,9 @@ with exit code 0. Left out, as every attack would go all its way: {left_out} (ea
 """
 HEALTHY = """
 Two healthy controls of the zoo, for comparison: one undefended, one adversarially trained.
+
+How often a healthy model is accused is counted by `python -m benchmarks.false_alarms`
+([its table](../benchmarks/results/false-alarms.md)). {alarms}
 """
 CONTROLS = ("surrogate", "robust")
 LEFT_OUT = ("cached-answers", "cached-places", "counted-calls", "two-faced")
@@ -168,7 +172,9 @@ def page(images: int, broken: Sequence[str], healthy: Sequence[str]) -> str:
     """The whole page around the rows of the two tables."""
     titles = [f"| model | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
     flaws = [f"- `{member.name}`: {member.flaw}" for member in members()]
-    lines = [head(images), *titles, *broken, HEALTHY, *titles, *healthy]
+    alarms = ALARMS.read_text(encoding="utf-8").splitlines()[-1]
+    controls = HEALTHY.format(alarms=alarms)
+    lines = [head(images), *titles, *broken, controls, *titles, *healthy]
     return "\n".join([*lines, "", "What is wrong with each:", "", *flaws]) + "\n"
 
 

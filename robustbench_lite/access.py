@@ -47,27 +47,35 @@ class BatchMemory:
         return self._evaluated[key]
 
 
+OWN_LOSS = "a loss of its own"
+"""What a loss is called that an attack computes from the network's outputs."""
+
+
 class Tally:
     """Passes and gradient faults per row of a batch, kept on the device until they are read.
 
-    `queries`, `gradients`: float64 [n].
+    `queries`, `gradients`: float64 [n]. `faults`: by the name of every loss that was tried, how
+    often the row's gradient was not finite and how often exactly zero, float64 [2, n].
     """
 
     def __init__(self, n: int, device: torch.device) -> None:
         self.queries = torch.zeros(n, dtype=torch.float64, device=device)
         self.gradients = torch.zeros(n, dtype=torch.float64, device=device)
-        self._broken = torch.zeros(n, dtype=torch.float64, device=device)
-        self._zero = torch.zeros(n, dtype=torch.float64, device=device)
+        self.faults: dict[str, Tensor] = {}
 
     @property
     def broken_gradient(self) -> Tensor:
         """Rows with a NaN or Inf gradient: bool [n]."""
-        return self._broken > 0
+        return self._faulty()[0]
 
     @property
     def zero_gradient(self) -> Tensor:
         """Rows whose gradient was exactly zero at least once: bool [n]."""
-        return self._zero > 0
+        return self._faulty()[1]
+
+    def _faulty(self) -> Tensor:
+        counts = [torch.zeros_like(self.queries).expand(2, -1), *self.faults.values()]
+        return torch.stack(counts).amax(dim=0) > 0
 
     def add(self, counter: Tensor, index: Tensor | None, passes: int) -> None:
         """Add one pass for each of `passes` rows; rows that cannot be attributed are shared out."""
@@ -79,11 +87,14 @@ class Tally:
         elif n:
             counter += passes / n
 
-    def note(self, index: Tensor | None, gradient: Tensor) -> None:
+    def note(self, index: Tensor | None, gradient: Tensor, loss: str = OWN_LOSS) -> None:
         """Remember rows whose gradient is not finite or exactly zero; all, if none can be named."""
+        if loss not in self.faults:
+            self.faults[loss] = self.queries.new_zeros((2, self.queries.shape[0]))
         size = gradient.detach().flatten(1).abs().sum(dim=1)
-        self._mark(self._broken, index, ~size.isfinite())
-        self._mark(self._zero, index, size == 0)
+        broken, zero = self.faults[loss]
+        self._mark(broken, index, ~size.isfinite())
+        self._mark(zero, index, size == 0)
 
     @staticmethod
     def _mark(times: Tensor, index: Tensor | None, fault: Tensor) -> None:
@@ -184,7 +195,7 @@ class Granted:
             result = Evaluated(*(self._of_memory(part) for part in kept))
         else:
             result = differentiate(memory.model, x, y, loss, self._bpda)
-        self._tally.note(self._index, result.gradient)
+        self._tally.note(self._index, result.gradient, _title_of(loss))
         if self._seen is not None:
             self._seen.point(self._index, x, result.logits)
             self._seen.loss(self._index, _name_of(loss), result.value)
@@ -304,6 +315,11 @@ def _mean(values: Sequence[Tensor]) -> Tensor:
 def _name_of(loss: Loss) -> str:
     """Looks at the same loss go by one name."""
     return loss if isinstance(loss, str) else getattr(loss, "__qualname__", type(loss).__name__)
+
+
+def _title_of(loss: Loss) -> str:
+    """The name that a reader knows: a function's, or that of the one which made it."""
+    return _name_of(loss).partition(".<locals>")[0].replace("_", "-")
 
 
 def differentiate(

@@ -32,6 +32,8 @@ CHANGED_INPUT = "changed input"
 CHANGED_MODEL = "changed model"
 BROKEN_GRADIENT = "broken gradient"
 ZERO_GRADIENT = "zero gradient"
+BROKEN_WITH = "broken gradient: "  # and the name of a loss
+ZERO_WITH = "zero gradient: "
 LATE = "its time limit has passed: give it more (`time_limit`), or less to do"
 
 _ODD = -7046029254386353131  # the golden ratio in 64 bits: every bit of place and value counts

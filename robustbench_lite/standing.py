@@ -25,17 +25,19 @@ OUTCOME = tuple(f.name for f in dataclasses.fields(Outcome) if f.name != "proble
 
 @dataclass(slots=True)
 class State:
-    """The best that is known of each row of a batch on one target, while eps and draws go on."""
+    """The best that is known of each row of a batch on one target, while eps and draws go on.
+
+    `faults`: by loss, rows whose gradient was not finite or exactly zero, bool [2, n].
+    """
 
     x_adv: Tensor
     outcome: Outcome | None
     queries: NDArray[np.float64]
     gradients: NDArray[np.float64]
-    broken_gradient: NDArray[np.bool_]
-    zero_gradient: NDArray[np.bool_]
     silent: NDArray[np.bool_]
     rising: NDArray[np.bool_]
     taken_back: NDArray[np.bool_]
+    faults: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
     observed: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -43,8 +45,8 @@ class State:
     def fresh(x_adv: Tensor) -> State:
         """Nothing is known yet."""
         n = x_adv.shape[0]
-        a, b, c, d, e = np.zeros((5, n), dtype=bool)
-        return State(x_adv, None, np.zeros(n), np.zeros(n), a, b, c, d, e)
+        a, b, c = np.zeros((3, n), dtype=bool)
+        return State(x_adv, None, np.zeros(n), np.zeros(n), a, b, c)
 
     def at_next_eps(self) -> State:
         """The same rows at a larger eps: what is broken stays, its cost is not counted again."""
@@ -75,8 +77,9 @@ class State:
         self.seconds += crafted.seconds
         self.queries[rows] += crafted.tally.queries.cpu().numpy()
         self.gradients[rows] += crafted.tally.gradients.cpu().numpy()
-        self.broken_gradient[rows] |= crafted.tally.broken_gradient.cpu().numpy()
-        self.zero_gradient[rows] |= crafted.tally.zero_gradient.cpu().numpy()
+        for loss, times in crafted.tally.faults.items():
+            faults = self.faults.setdefault(loss, np.zeros((2, len(self.queries)), dtype=bool))
+            faults[:, rows] |= (times > 0).cpu().numpy()
         self.rising[rows] = crafted.seen.rising().numpy()
         for key, value in crafted.observed.items():
             self.observed[key] = self.observed.get(key, 0) + value

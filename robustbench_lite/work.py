@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 from . import norms
 from .access import BatchMemory
-from .craft import BROKEN_GRADIENT, ZERO_GRADIENT, craft, fixed_chance, targets
+from .craft import (
+    BROKEN_GRADIENT,
+    BROKEN_WITH,
+    ZERO_GRADIENT,
+    ZERO_WITH,
+    craft,
+    fixed_chance,
+    targets,
+)
 from .group import (
     ATTACKABLE,
     FOUND_ON_TWIN,
@@ -86,6 +94,28 @@ def _by_eps(cells: Sequence[Cell]) -> list[tuple[float, list[Cell]]]:
     for cell in sorted(cells, key=_radius):
         grid.setdefault(_radius(cell), []).append(cell)
     return list(grid.items())
+
+
+def _faults(
+    state: State, correct: NDArray[np.bool_], zero_of: NDArray[np.bool_]
+) -> dict[str, float]:
+    """Samples with faulty gradients, in all and for every loss that was tried.
+
+    A zero gradient counts in the rows `zero_of`, one that is not finite in all of them, for a
+    single loss in those that were classified correctly.
+    """
+    found: dict[str, float] = {}
+    kinds = (
+        (BROKEN_GRADIENT, BROKEN_WITH, np.ones_like(correct), correct),
+        (ZERO_GRADIENT, ZERO_WITH, zero_of, zero_of),
+    )
+    for kind, (total, each, whole, part) in enumerate(kinds):
+        faulty = {loss: faults[kind] for loss, faults in state.faults.items()}
+        count = int((np.any([whole & False, *faulty.values()], axis=0) & whole).sum())
+        if count:
+            found[total] = count
+            found |= {each + loss: int(rows[part].sum()) for loss, rows in faulty.items()}
+    return found
 
 
 def _radius(cell: Cell) -> float:
@@ -303,10 +333,7 @@ class _Work:
     ) -> dict[str, float]:
         observed = dict(state.observed)
         unbroken = correct & ~outcome.success
-        faults = {BROKEN_GRADIENT: int(state.broken_gradient.sum())}
-        if _radius(cell) > 0:
-            faults[ZERO_GRADIENT] = int((state.zero_gradient & unbroken).sum())
-        observed |= {key: count for key, count in faults.items() if count}
+        observed |= _faults(state, correct, unbroken & (_radius(cell) > 0))
         observed |= self._confirmed(cell, state, outcome)
         if cell.role == "attack" and _radius(cell) > 0:
             observed[ATTACKABLE] = int(correct.sum())

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_lite import AccessDenied, Classifier
-from robustbench_lite.access import BatchMemory, Granted, Tally, differentiate
+from robustbench_lite import AccessDenied, Classifier, losses
+from robustbench_lite.access import OWN_LOSS, BatchMemory, Granted, Tally, differentiate
 from robustbench_lite.types import Access, LoadedModel, covers
 from tests.small_world import UNIT, Linear, loaded, points, random_linear
 
@@ -93,6 +93,9 @@ class View:
         self.model: Classifier = Granted(
             self.memory, UNIT, access, self.tally, clean=self.clean, base=base
         )
+
+    def leaf(self) -> Tensor:
+        return self.clean.clone().requires_grad_(True)
 
     @property
     def queries(self) -> list[float]:
@@ -387,6 +390,37 @@ def test_a_gradient_fault_is_noted_on_its_row(factor: float, broken: bool, zero:
     view.model.gradient(view.clean, view.labels)
     assert view.tally.broken_gradient.tolist() == [False, False, broken, False]
     assert view.tally.zero_gradient.tolist() == [False, False, zero, False]
+
+
+def test_each_loss_that_was_tried_has_its_own_faults() -> None:
+    view = View(Saturated())
+
+    def sum_of_squares(logits: Tensor, y: Tensor) -> Tensor:
+        return logits.square().sum(dim=1)
+
+    for loss in ("cross-entropy", "margin", losses.dlr, sum_of_squares):
+        view.model.gradient(view.clean + 0.01, view.labels, loss)
+    (gradient,) = torch.autograd.grad(view.model.module()(leaf := view.leaf()).sum() * 0, leaf)
+    assert not gradient.any()
+    zero = {name: faults[1].tolist() for name, faults in view.tally.faults.items()}
+    own = "test-each-loss-that-was-tried-has-its-own-faults"
+    assert zero == {
+        "cross-entropy": [1.0] * 4,
+        "margin": [0.0] * 4,
+        "dlr": [0.0] * 4,
+        own: [0.0] * 4,
+        OWN_LOSS: [1.0] * 4,
+    }
+    assert view.tally.zero_gradient.all()
+    assert not view.tally.broken_gradient.any()
+
+
+class Saturated(nn.Module):
+    """The label's logit is far ahead for every sample: cross-entropy is 0 in float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        ahead = 1000 * nn.functional.one_hot(torch.arange(len(x)) % 3, 3)
+        return ahead + x[:, :3] * torch.tensor([1.0, 2.0, 3.0])
 
 
 @pytest.mark.parametrize("turned", [False, True])

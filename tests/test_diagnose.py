@@ -9,10 +9,12 @@ import pytest
 
 from robustbench_lite.craft import (
     BROKEN_GRADIENT,
+    BROKEN_WITH,
     CHANGED_INPUT,
     CHANGED_MODEL,
     TOUCHED_RNG,
     ZERO_GRADIENT,
+    ZERO_WITH,
 )
 from robustbench_lite.diagnose import findings
 from robustbench_lite.group import (
@@ -102,6 +104,17 @@ def test_zero_gradients_are_an_error_from_five_percent(
     assert (finding.id, finding.severity) == expected
     assert f"exactly zero for {zero} of {attackable} attacked samples" in finding.message
     assert finding.numbers == {ZERO_GRADIENT: zero, ATTACKABLE: attackable}
+
+
+def test_the_losses_that_were_tried_are_named_with_their_shares() -> None:
+    seen = {ZERO_GRADIENT: 40, ATTACKABLE: 100, ZERO_WITH + "cross-entropy": 40}
+    seen |= {ZERO_WITH + "margin": 0}
+    finding = one(seen)
+    assert finding.message.endswith("(by loss: cross-entropy 40 %, margin 0 %)")
+    assert finding.numbers == seen
+    seen = {BROKEN_GRADIENT: 3, ATTACKABLE: 90, BROKEN_WITH + "dlr": 3}
+    assert one(seen).message.endswith("(by loss: dlr 3 %)")
+    assert one(seen).numbers == {BROKEN_GRADIENT: 3, BROKEN_WITH + "dlr": 3}
 
 
 def test_zero_gradients_where_nothing_could_be_attacked_are_no_crash() -> None:

@@ -633,6 +633,10 @@ def test_a_model_whose_gradients_are_broken_is_observed(
     world = changed(given, models=[model_spec("m", lambda: loaded(Wild(factor), 3))]).world()
     observed = world.run()[world.cell("a").id].observed
     assert observed[key] >= N // 2
+    by_loss = {name: count for name, count in observed.items() if name.startswith(f"{key}: ")}
+    if spec is fgsm.SPEC:
+        assert by_loss == {f"{key}: cross-entropy": N - 1}  # one sample is misclassified
+    assert sum(by_loss.values()) >= N // 2
 
 
 @pytest.mark.parametrize(("factor", "key"), [(0.0, ZERO_GRADIENT), (float("nan"), BROKEN_GRADIENT)])

@@ -28,6 +28,17 @@ def test_the_page_names_its_command_and_every_version() -> None:
         assert re.search(rf"{name} \d+\.\d+", PAGE), name
 
 
+def test_it_tells_how_often_a_healthy_model_is_accused() -> None:
+    recorded = never_fooled.ALARMS.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\w+) \| (\d+) \| (\d+) \| (.+) \|$", recorded, re.MULTILINE)
+    healthy = [member.name for member in zoo.MEMBERS if member.kind == "healthy"]
+    assert [name for name, *_ in rows] == healthy
+    accused, runs = (sum(int(row[at]) for row in rows) for at in (2, 1))
+    (last,) = [line for line in recorded.splitlines() if line.startswith("False alarms: ")]
+    assert f"{accused} of {runs} runs" in last
+    assert last in PAGE
+
+
 def test_every_broken_model_has_a_row_and_none_leaves_as_robust() -> None:
     broken = [member.name for member in never_fooled.members()]
     assert [name for name in TABLE if name not in never_fooled.CONTROLS] == broken

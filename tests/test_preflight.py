@@ -457,6 +457,16 @@ def test_a_cpu_in_the_place_of_a_gpu_is_a_warning() -> None:
     assert (finding.id, finding.severity) == ("provider-fallback", "warning")
 
 
+def test_a_provider_on_the_cpu_is_noticed_where_the_samples_are_elsewhere(
+    device: torch.device,
+) -> None:
+    model = nets.loaded(Around(identity), device=device)
+    batch = nets.digits(device=device)
+    assert "provider-fallback" not in found(model, batch)
+    fallen = dataclasses.replace(model, provider="CPUExecutionProvider")
+    assert ("provider-fallback" in found(fallen, batch)) == (device.type == "cuda")
+
+
 # ---------------------------------------------------------------- the record
 
 

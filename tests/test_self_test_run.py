@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from robustbench_lite import Budget, Classifier, SampleRng
 from robustbench_lite.diagnose.selftests import of_self_tests
-from robustbench_lite.selftest import BROKEN, PLANTED, TESTED
+from robustbench_lite.selftest import AGAIN, BROKEN, FOUND_AGAIN, PLANTED, TESTED
 from robustbench_lite.types import Finding
 from tests.conftest import Robeval
 from tests.small_world import attack_spec, entry, simple
@@ -63,13 +64,33 @@ def test_a_few_plants_forgive_one_miss() -> None:
     cell = world.cell("a")
     seen = {TESTED: 6.0, PLANTED: 6.0}
     for broken, severity in ((6.0, "note"), (5.0, "note"), (4.0, "error")):
-        import dataclasses
-
         result = dataclasses.replace(
             results[cell.id], observed={**seen, BROKEN: broken, "attackable": 6.0, "unbroken": 6.0}
         )
         (found,) = of_self_tests(world.plan.cells, {cell.id: result}, on=True)
         assert found.severity == severity
+
+
+@pytest.mark.parametrize(
+    ("again", "found_again", "severity"),
+    [(8.0, 8.0, "note"), (8.0, 7.0, "note"), (8.0, 6.0, "error"), (0.0, 0.0, "error")],
+)
+def test_a_search_that_lacked_queries_alone_is_no_error(
+    again: float, found_again: float, severity: str
+) -> None:
+    spec = attack_spec(whole, access="gradient")
+    world = simple((spec, entry("a", spec, "0.2")), n=6).world()
+    cell = world.cell("a")
+    seen = {TESTED: 60.0, PLANTED: 60.0, BROKEN: 50.0, "attackable": 60.0, "unbroken": 60.0}
+    seen |= {AGAIN: again, FOUND_AGAIN: found_again}
+    result = dataclasses.replace(world.run()[cell.id], observed=seen)
+    (found,) = of_self_tests(world.plan.cells, {cell.id: result}, on=True)
+    assert found.severity == severity
+    assert "50 of 60" in found.message
+    if severity == "note":
+        assert f"{found_again:.0f} of 8 of the others with its default number" in found.message
+    else:
+        assert (found.numbers[AGAIN], found.numbers[FOUND_AGAIN]) == (again, found_again)
 
 
 SUITE = """

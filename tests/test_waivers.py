@@ -124,7 +124,7 @@ def test_a_waived_error_lets_the_gate_be_judged_and_is_shown(
     assert "waived until 2999-01-31 by ana" in out
     findings = json.loads((tmp_path / "out" / "findings.json").read_text(encoding="utf-8"))
     assert any(each["waived"] for each in findings)
-    assert "waived until 2999-01-31" in (tmp_path / "out" / "report.html").read_text()
+    assert "Waived until 2999-01-31" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_an_expired_one_voids_the_gate(judged: Callable[[str], tuple[int, str]]) -> None:

@@ -21,6 +21,7 @@ from robustbench_lite.builtin.attacks import (
     uniform_noise,
 )
 from robustbench_lite.group import (
+    ASKED_AGAIN,
     ATTACKABLE,
     GALLERY,
     ILLEGAL,
@@ -650,7 +651,7 @@ def test_idle_and_broken_gradients_are_observed_with_their_numbers() -> None:
     assert (observed[ATTACKABLE], observed[UNCHANGED]) == (N - 1, N - 1)
     control = attack_spec(idle, role="control")
     world = simple((control, entry("a", control, "0.1"))).world()
-    assert dict(world.run()[world.cell("a").id].observed) == {}
+    assert dict(world.run()[world.cell("a").id].observed) == {ASKED_AGAIN: N}
 
 
 def test_the_gallery_holds_the_first_broken_samples_as_they_were_judged() -> None:

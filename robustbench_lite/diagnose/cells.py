@@ -6,7 +6,15 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..craft import BROKEN_GRADIENT, CHANGED_INPUT, CHANGED_MODEL, TOUCHED_RNG, ZERO_GRADIENT
+from ..craft import (
+    BROKEN_GRADIENT,
+    BROKEN_WITH,
+    CHANGED_INPUT,
+    CHANGED_MODEL,
+    TOUCHED_RNG,
+    ZERO_GRADIENT,
+    ZERO_WITH,
+)
 from ..group import (
     ASKED_AGAIN,
     ATTACKABLE,
@@ -34,7 +42,10 @@ MOST = 0.5  # of the unbroken samples
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """One finding that a single cell can raise."""
+    """One finding that a single cell can raise.
+
+    `by_loss`: how the keys begin that tell the same for each loss which the attack tried.
+    """
 
     id: str
     severity: Severity
@@ -42,6 +53,7 @@ class _Rule:
     message: str
     advice: str
     keys: tuple[str, ...]
+    by_loss: str = ""
 
 
 def _at(key: str) -> Callable[[Mapping[str, float]], bool]:
@@ -65,6 +77,7 @@ _RULES = (
         "look for a division by zero, sqrt or log at 0 in the model; judge it with a"
         " gradient-free attack or a transfer `source:` as well",
         (BROKEN_GRADIENT,),
+        BROKEN_WITH,
     ),
     _Rule(
         "zero-gradient",
@@ -74,6 +87,7 @@ _RULES = (
         " samples that stayed unbroken: the attack had no direction there",
         "use `loss: margin`, a transfer `source:`, or an attack that needs no gradient",
         (ZERO_GRADIENT, ATTACKABLE),
+        ZERO_WITH,
     ),
     _Rule(
         "some-zero-gradient",
@@ -83,6 +97,7 @@ _RULES = (
         " samples that stayed unbroken",
         "try `loss: margin`; a share of 5 % and more makes the cell invalid",
         (ZERO_GRADIENT, ATTACKABLE),
+        ZERO_WITH,
     ),
     _Rule(
         "attack-did-nothing",
@@ -201,14 +216,28 @@ def of_cells(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> list[F
 
 
 def _finding(rule: _Rule, cell: Cell, observed: Mapping[str, float]) -> Finding:
+    message = rule.message.format_map(defaultdict(float, observed))
+    losses = _by_loss(rule.by_loss, observed)
+    whole = observed.get(ATTACKABLE, 0)
+    told = ", ".join(f"{name} {_told(count, whole)}" for name, count in losses.items())
+    keys = (*rule.keys, *(rule.by_loss + name for name in losses))
     return Finding(
         id=rule.id,
         severity=rule.severity,
-        message=f"{subject(cell)}: {rule.message.format_map(defaultdict(float, observed))}",
+        message=f"{subject(cell)}: {message}" + (f" (by loss: {told})" if told else ""),
         advice=rule.advice,
         cells=(cell.id,),
-        numbers={key: observed[key] for key in rule.keys if key in observed},
+        numbers={key: observed[key] for key in keys if key in observed},
     )
+
+
+def _told(count: float, whole: float) -> str:
+    return f"{100 * count / whole:.0f} %" if whole else f"{count:.0f}"
+
+
+def _by_loss(prefix: str, observed: Mapping[str, float]) -> dict[str, float]:
+    found = {key: count for key, count in observed.items() if prefix and key.startswith(prefix)}
+    return {key.removeprefix(prefix): count for key, count in found.items()}
 
 
 def _illegal(cell: Cell, observed: Mapping[str, float]) -> list[Finding]:

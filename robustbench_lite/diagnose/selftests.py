@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..group import ATTACKABLE, UNBROKEN
-from ..selftest import BROKEN, PASSED, PLANTED, TESTED
+from ..selftest import AGAIN, BROKEN, FOUND_AGAIN, PASSED, PLANTED, TESTED, allowed, starved
 from ..types import Cell, CellResult, Finding
 
-ONE_MISS = 1  # of a handful of plants says nothing
+_NUMBERS = (TESTED, PLANTED, BROKEN, AGAIN, FOUND_AGAIN)
 
 
 def of_self_tests(
@@ -42,7 +42,8 @@ def _tested(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> list[li
 
 def _misses(observed: Mapping[str, float]) -> bool:
     planted = observed.get(PLANTED, 0)
-    return planted - observed.get(BROKEN, 0) > max(ONE_MISS, (1 - PASSED) * planted)
+    missed = planted - observed.get(BROKEN, 0)
+    return missed > allowed(planted) and not starved(observed)
 
 
 def _doubtful(group: Sequence[Cell], results: Mapping[str, CellResult]) -> list[Cell]:
@@ -71,7 +72,7 @@ def _failure(group: Sequence[Cell], observed: Mapping[str, float]) -> Finding:
             " `bpda:` or an attack without gradients"
         ),
         cells=tuple(cell.id for cell in group),
-        numbers={key: observed[key] for key in (TESTED, PLANTED, BROKEN) if key in observed},
+        numbers={key: observed[key] for key in _NUMBERS if key in observed},
     )
 
 
@@ -83,6 +84,11 @@ def _passed(
         seen = results[group[0].id].observed
         planted = seen.get(PLANTED, 0)
         told = f"{seen.get(BROKEN, 0):.0f} of {planted:.0f}" if planted else "nothing to plant"
+        if starved(seen):
+            told += (
+                f" (and {seen[FOUND_AGAIN]:.0f} of {seen[AGAIN]:.0f} of the others with its default"
+                " number of queries)"
+            )
         parts.append(f"'{group[0].entry}' {told}")
     return Finding(
         id="self-test",
