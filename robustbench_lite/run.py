@@ -164,7 +164,10 @@ def rejudge(
     reports: bool,
     formats: Sequence[str] | None = None,
 ) -> Finished:
-    """Judge a stored run again, by its own gates or those of another suite; render if asked."""
+    """Judge a stored run again, by its own gates or those of another suite; render if asked.
+
+    The verdict of other gates, or against another baseline, is told and not kept.
+    """
     stored = store.load_run(path)
     gates = records.gates_from_json(stored.manifest.get("gates"))
     if suite_path is not None:
@@ -179,7 +182,8 @@ def rejudge(
         gates = suite.gates
     elif options.overrides:
         raise UsageError("--set changes a suite: name the suite with --suite")
-    finished = judge_run(path, gates, options.baseline)
+    own = suite_path is None and options.baseline is None
+    finished = judge_run(path, gates, options.baseline, keep=own)
     if reports:
         names = formats or cast("Sequence[str]", stored.manifest.get("reports", ()))
         _write_reports(finished.run, registry_of(options), names)
@@ -196,10 +200,13 @@ class Silence:
         """Nothing to show."""
 
 
-def judge_run(path: Path, gates: Sequence[Gate], baseline: Path | None = None) -> Finished:
+def judge_run(
+    path: Path, gates: Sequence[Gate], baseline: Path | None = None, *, keep: bool = True
+) -> Finished:
     """Summarise and judge a stored run; needs no plug-in, model or device.
 
-    `baseline`: takes the place of the baselines that the run was started with.
+    `baseline`: takes the place of the baselines that the run was started with. `keep`: write the
+    verdict and the findings into the run.
     """
     stored = store.load_run(path)
     baselines = Baselines(stored, baseline)
@@ -210,8 +217,9 @@ def judge_run(path: Path, gates: Sequence[Gate], baseline: Path | None = None) -
     environment = [result.reason for result in stored.results.values() if result.environment]
     results = gate.check(gates, table, assessed.lacking, samples=stored.samples, compared=compared)
     verdict = gate.verdict(results, table, environment=environment[0] if environment else "")
-    store.write_findings(path, table.findings)
-    store.write_verdict(path, verdict)
+    if keep:
+        store.write_findings(path, table.findings)
+        store.write_verdict(path, verdict)
     stored = dataclasses.replace(stored, summary=table, verdict=verdict, comparison=comparison)
     return Finished(run=stored, summary=table, verdict=verdict, computed=0, reused=0)
 

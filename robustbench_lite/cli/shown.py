@@ -34,7 +34,9 @@ def show(finished: Finished, *, as_json: bool, github: bool) -> int:
 
 def _print(finished: Finished, *, as_json: bool, github: bool) -> None:
     if as_json:
-        click.echo((finished.run.path / "gates.json").read_text(encoding="utf-8"))
+        from ..store import verdict_to_json
+
+        click.echo(dump(verdict_to_json(finished.verdict)))
         return
     from rich.console import Console
 
