@@ -332,7 +332,8 @@ def _settle(
         found = {key: found[key] for key in found.keys() - _invalid(plan, results)}
     for cell_id, folder in found.items():
         directory.adopt(cell_id, folder)
-    return len({cell.id for cell in plan.cells if directory.has(cell.id)})
+    kept = store.load_results(directory.path, plan)
+    return sum(result.status != "skipped" for result in kept.values())
 
 
 def _forget_stopped(directory: RunDirectory, plan: Plan, gates: Sequence[Gate]) -> None:

@@ -67,7 +67,7 @@ def finding(
         severity=severity,
         message=(
             f"{subject(accused[0].cell)}{others} {leave} {duel.missed} of {duel.n} samples unbroken"
-            f" that '{strongest.entry}'{crafted}{more} {broke} ({duel.missed / duel.n:.1%});"
+            f" that '{strongest.entry}'{crafted}{more} {broke} ({100 * duel.missed / duel.n:.1f} %);"
             f" {duel.own} against {duel.rival} broken in all"
         ),
         advice=advice,
