@@ -20,8 +20,8 @@ from .errors import DataError, ModelError, UsageError
 from .group import MODEL_CLASSES, rows
 from .judge import decide
 from .plugins import Registry
-from .samples import content_hashes
 from .report.words import interval, percent
+from .samples import content_hashes
 from .stats import rate
 from .store import StoredRun
 from .types import CLEAN, Candidates, Cell, Json, LoadedModel, Places, Rate, Samples

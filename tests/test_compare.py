@@ -398,6 +398,12 @@ def test_a_baseline_of_a_large_run_stays_small(tmp_path: Path) -> None:
         (lambda text: text.replace('"datasets"', '"data"'), "is damaged"),
         (lambda text: text.replace('"n": 300', '"n": 299'), "is damaged"),
         (lambda text: text.replace('"right": "', '"right": "zz'), "is damaged"),
+        (lambda text: text.replace('"eps": "1/10"', '"eps": "1/0"'), "is damaged"),
+        (lambda text: text.replace('"threat": ', '"treat": '), "is damaged"),
+        (
+            lambda text: text.replace(',\n "models"', '\n "models"'),
+            ":[0-9]+:2: error: the baseline",
+        ),
     ],
 )
 def test_a_damaged_baseline_is_refused(

@@ -138,7 +138,7 @@ def limits(
     `spread`: lower limit, value, upper limit, all from `least` to 1. `said`: the same in words.
     """
     low, value, high = spread
-    width, left, right = 176.0, 28.0, 146.0
+    width, left, right = 176.0, (28.0 if least >= 0 else 36.0), 146.0  # room for a sign
     pad = max(0.6 * (max(high, *bounds) - min(low, *bounds)), 0.01)
     start = max(least, math.floor(100 * (min(low, *bounds) - pad)) / 100)
     stop = min(1.0, math.ceil(100 * (max(high, *bounds) + pad)) / 100)
