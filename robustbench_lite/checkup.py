@@ -62,7 +62,7 @@ class TwinReport:
             return None
         return (
             f"difference {self.difference:.2g} (allowed {self.tolerance:.2g}), "
-            f"{self.agreement:.1%} equal decisions on {self.samples} uniform inputs"
+            f"{100 * self.agreement:.1f} % equal decisions on {self.samples} uniform inputs"
         )
 
 
@@ -120,7 +120,9 @@ class DataReport:
         """Its lines for a human."""
         right = f"{self.correct} of {self.samples} right"
         return {
-            "clean accuracy": f"{self.correct / self.samples:.1%} ({right}) on '{self.name}'",
+            "clean accuracy": (
+                f"{100 * self.correct / self.samples:.1f} % ({right}) on '{self.name}'"
+            ),
             "pre-flight": f"{self.forward_passes} forward, {self.backward_passes} backward passes",
         }
 

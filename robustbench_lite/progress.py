@@ -29,7 +29,7 @@ def line(result: CellResult) -> str:
     text = f"{describe(result.cell)}: {result.status}"
     if result.samples is not None:
         robust = result.samples.clean_correct & ~result.samples.success
-        text += f", {robust.mean():.1%} of {len(robust)} robust, {result.seconds:.1f} s"
+        text += f", {100 * robust.mean():.1f} % of {len(robust)} robust, {result.seconds:.1f} s"
     return f"{text} ({result.reason})" if result.reason else text
 
 
@@ -108,7 +108,7 @@ class Bars:
 
     def advanced(self, cell: Cell, done: int, total: int, robust: int) -> None:
         """Move the sample bar."""
-        text = f"{describe(cell)} ({robust / max(done, 1):.1%} robust)"
+        text = f"{describe(cell)} ({100 * robust / max(done, 1):.1f} % robust)"
         self._progress.update(self._samples, description=text, completed=done, total=total)
 
     def finished(self, result: CellResult) -> None:

@@ -20,6 +20,7 @@ from .errors import DataError, ModelError, UsageError
 from .group import MODEL_CLASSES, rows
 from .judge import decide
 from .plugins import Registry
+from .report.words import interval, percent
 from .samples import content_hashes
 from .stats import rate
 from .store import StoredRun
@@ -299,8 +300,8 @@ def _values(each: Replayed) -> tuple[str, ...]:
         f"{cell.entry}{control}{crafted}",
         f"{cell.norm} {cell.eps.text}" if cell.eps else "-",
         f"{each.error.n:,}",
-        f"{each.accuracy.value:.1%}",
-        f"{each.error.value:.1%} [{100 * each.error.low:.1f}, {100 * each.error.high:.1f}]",
+        percent(each.accuracy.value),
+        f"{percent(each.error.value)} [{interval(each.error.low, each.error.high)}]",
         f"{each.broke:,}",
         f"{each.still:,}",
         f"{len(each.newly_wrong):,}",

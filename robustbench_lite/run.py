@@ -167,7 +167,10 @@ def rejudge(
     reports: bool,
     formats: Sequence[str] | None = None,
 ) -> Finished:
-    """Judge a stored run again, by its own gates or those of another suite; render if asked."""
+    """Judge a stored run again, by its own gates or those of another suite; render if asked.
+
+    The verdict of other gates, or against another baseline, is told and not kept.
+    """
     stored = store.load_run(path)
     gates = records.gates_from_json(stored.manifest.get("gates"))
     if suite_path is not None:
@@ -182,7 +185,8 @@ def rejudge(
         gates = suite.gates
     elif options.overrides:
         raise UsageError("--set changes a suite: name the suite with --suite")
-    finished = judge_run(path, gates, options.baseline)
+    own = suite_path is None and options.baseline is None
+    finished = judge_run(path, gates, options.baseline, keep=own)
     if reports:
         names = formats or cast("Sequence[str]", stored.manifest.get("reports", ()))
         _write_reports(finished.run, registry_of(options), names)
@@ -199,10 +203,13 @@ class Silence:
         """Nothing to show."""
 
 
-def judge_run(path: Path, gates: Sequence[Gate], baseline: Path | None = None) -> Finished:
+def judge_run(
+    path: Path, gates: Sequence[Gate], baseline: Path | None = None, *, keep: bool = True
+) -> Finished:
     """Summarise and judge a stored run; needs no plug-in, model or device.
 
-    `baseline`: takes the place of the baselines that the run was started with.
+    `baseline`: takes the place of the baselines that the run was started with. `keep`: write the
+    verdict and the findings into the run.
     """
     stored = store.load_run(path)
     baselines = Baselines(stored, baseline)
@@ -219,8 +226,9 @@ def judge_run(path: Path, gates: Sequence[Gate], baseline: Path | None = None) -
     verdict = gate.verdict(
         (*measured, *told), table, environment=environment[0] if environment else ""
     )
-    store.write_findings(path, table.findings)
-    store.write_verdict(path, verdict)
+    if keep:
+        store.write_findings(path, table.findings)
+        store.write_verdict(path, verdict)
     stored = dataclasses.replace(stored, summary=table, verdict=verdict, comparison=comparison)
     return Finished(run=stored, summary=table, verdict=verdict, computed=0, reused=0)
 
@@ -358,7 +366,8 @@ def _settle(
         found = {key: found[key] for key in found.keys() - _invalid(plan, results)}
     for cell_id, folder in found.items():
         directory.adopt(cell_id, folder)
-    return len({cell.id for cell in plan.cells if directory.has(cell.id)})
+    kept = store.load_results(directory.path, plan)
+    return sum(result.status != "skipped" for result in kept.values())
 
 
 def _forget_stopped(directory: RunDirectory, plan: Plan, gates: Sequence[Gate]) -> None:

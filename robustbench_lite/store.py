@@ -367,14 +367,16 @@ def write_findings(path: Path, findings: Sequence[Finding]) -> None:
 
 def write_verdict(path: Path, verdict: Verdict) -> None:
     """Write gates.json."""
+    write_json(path / GATES, verdict_to_json(verdict))
+
+
+def verdict_to_json(verdict: Verdict) -> dict[str, Json]:
+    """A verdict as it stands in gates.json."""
     gates = [
         {name: getattr(gate, name) for name in gate.__dataclass_fields__} for gate in verdict.gates
     ]
-    write_json(
-        path / GATES,
-        {
-            "exit_code": verdict.exit_code,
-            "sentence": verdict.sentence,
-            "gates": cast("Json", gates),
-        },
-    )
+    return {
+        "exit_code": verdict.exit_code,
+        "sentence": verdict.sentence,
+        "gates": cast("Json", gates),
+    }

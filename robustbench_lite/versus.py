@@ -48,6 +48,17 @@ def file_of(name: str) -> Path:
     return FOLDER / f"{name.removesuffix('.json')}.json"
 
 
+def _same(path: Path, run: Path) -> bool:
+    return path.resolve() == run.resolve()
+
+
+def _itself(path: Path) -> str:
+    return (
+        f"the baseline '{path}' is this very run, which never drops below itself; name an earlier"
+        " run, or a file written by `robeval baseline set`"
+    )
+
+
 def _absent(path: Path) -> str:
     return (
         f"there is no baseline '{path}': no file, no '{path.name}.json' and no run directory;"
@@ -134,6 +145,8 @@ class Chosen:
         """Copy them into a run directory; the entries of the manifest that say which is which."""
         names: dict[str, Json] = {}
         for path, text in self.texts.items():
+            if _same(path, folder):
+                continue
             name = f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:6]}.json"
             store.write_text(folder / KEPT / name, text)
             names[str(path)] = name
@@ -181,6 +194,10 @@ class Baselines:
         kept = self.stored.path / KEPT / str(name)
         if self.override is None and name is not None and kept.is_file():
             return dataclasses.replace(side(kept), name=path.stem)
+        if _same(path, self.stored.path):
+            if path == self.override:
+                raise UsageError(f"--baseline: {_itself(path)}")
+            return _itself(path)
         if find(path) is not None:
             return side(path)
         if path == self.override:

@@ -90,10 +90,10 @@ def _comparison(run: FakeRun) -> Comparison:
 
 
 def _change(of: Cell, samples: Samples, at: int) -> Change:
-    """The head as measured; in the baseline its first `at` broken samples were right."""
+    """The head as measured; in the baseline its first `at` squared broken samples were right."""
     broken = samples.clean_correct & samples.success
     robust = int((samples.clean_correct & ~samples.success).sum())
-    ids = tuple(str(each) for each in samples.sample_id[broken][:at])
+    ids = tuple(str(each) for each in samples.sample_id[broken][: at * at])
     n, difference = len(broken), -len(ids) / len(broken)
     return Change(
         subject=f"{of.model} on {of.dataset}, {of.entry} {of.norm} {of.eps.text if of.eps else ''}",

@@ -516,7 +516,7 @@ def test_a_gate_on_an_attack_far_above_the_worst_case() -> None:
         findings = gated([floor("pgd")], PGD, square)
         assert [each.id for each in findings] == expected
         if findings:
-            assert "accuracy of 92.0% at linf 0.3" in findings[0].message
+            assert "accuracy of 92.0 % at linf 0.3" in findings[0].message
             assert f"break {missed} more of the 100 samples" in findings[0].message
             assert findings[0].numbers["known robust"] == 92 - missed
         assert gated([floor("pgd"), worst()], PGD, square) == []

@@ -58,7 +58,12 @@ def add_model(path: Path, model: str) -> str:
 
 def gates_of(out: Path) -> dict[str, str]:
     """Gate -> its worst status in gates.json."""
-    found = json.loads((out / "gates.json").read_text())["gates"]
+    return told_gates((out / "gates.json").read_text())
+
+
+def told_gates(text: str) -> dict[str, str]:
+    """Gate -> its worst status in a verdict as JSON."""
+    found = json.loads(text)["gates"]
     return {gate["gate"]: gate["status"] for gate in found}
 
 
@@ -184,8 +189,11 @@ def test_a_skipped_cell_passes_no_gate(
     assert "skipped" in ended.out
     ended = robeval("gate", "ungated", "--suite", str(path), "--set", "gates." + ON_SKIPPED_SET)
     assert ended.code == 4, ended.out
-    assert gates_of(tmp_path / "ungated") == {"passes": "PASS", "on-skipped": "INVALID"}
     assert "needs gradient access" in ended.out
+    more = ("--suite", str(path), "--set", "gates." + ON_SKIPPED_SET, "--json")
+    told = told_gates(robeval("gate", "ungated", *more).out)
+    assert told == {"passes": "PASS", "on-skipped": "INVALID"}
+    assert gates_of(tmp_path / "ungated") == {"passes": "PASS"}, "told, not kept"
 
 
 # ---------------------------------------------------------------- parts of a suite
@@ -260,11 +268,11 @@ def test_gates_of_another_suite(robeval: Robeval, write_suite: WriteSuite, tmp_p
     path = write_suite(text(gates=(PASSES,)))
     assert robeval("run", str(path), "-o", "out", "-q").code == 0
     strict = str(write_suite(text(gates=(FAILS,)), name="strict.yaml"))
-    assert robeval("gate", "out", "--suite", strict).code == 1
-    assert gates_of(tmp_path / "out") == {"fails": "FAIL"}
-    loose = robeval("gate", "out", "--suite", strict, "--set", "gates.fails.min=0.5")
-    assert loose.code == 0
-    assert gates_of(tmp_path / "out") == {"fails": "PASS"}
+    told = robeval("gate", "out", "--suite", strict, "--json")
+    assert (told.code, told_gates(told.out)) == (1, {"fails": "FAIL"})
+    loose = robeval("gate", "out", "--suite", strict, "--set", "gates.fails.min=0.5", "--json")
+    assert (loose.code, told_gates(loose.out)) == (0, {"fails": "PASS"})
+    assert gates_of(tmp_path / "out") == {"passes": "PASS"}, "told, not kept"
     # its own gates are kept, and need neither suite nor plug-ins
     path.unlink()
     assert robeval("gate", "out", "--no-plugins").code == 0

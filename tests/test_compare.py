@@ -18,7 +18,8 @@ from robustbench_lite.compare import Side
 from robustbench_lite.compare.side import keys_of
 from robustbench_lite.errors import RobevalError, UsageError
 from robustbench_lite.group import BOX_HIGH, BOX_LOW
-from robustbench_lite.report import changes
+from robustbench_lite.report import changes, outcome
+from robustbench_lite.report.words import difference
 from robustbench_lite.types import Cell, Change, Comparison, Component, Finding, Json, Plan, Samples
 from tests.finished_run import FakeRun, cell, eps, result, summarised, table
 
@@ -397,6 +398,12 @@ def test_a_baseline_of_a_large_run_stays_small(tmp_path: Path) -> None:
         (lambda text: text.replace('"datasets"', '"data"'), "is damaged"),
         (lambda text: text.replace('"n": 300', '"n": 299'), "is damaged"),
         (lambda text: text.replace('"right": "', '"right": "zz'), "is damaged"),
+        (lambda text: text.replace('"eps": "1/10"', '"eps": "1/0"'), "is damaged"),
+        (lambda text: text.replace('"threat": ', '"treat": '), "is damaged"),
+        (
+            lambda text: text.replace(',\n "models"', '\n "models"'),
+            ":[0-9]+:2: error: the baseline",
+        ),
     ],
 )
 def test_a_damaged_baseline_is_refused(
@@ -433,8 +440,8 @@ def test_a_comparison_is_told_as_a_table_on_a_terminal() -> None:
     assert "\x1b[" in shown
     for each in found.changes:
         assert each.subject in shown
-        assert changes.points(each) in shown
-    assert changes.sentence(found) in shown
+        assert difference(each.difference, each.low, each.high) in shown
+    assert outcome.sentence(found) in shown
     plain = "\n".join(changes.lines(found))
     assert "\x1b[" not in plain
     assert plain.isascii()
@@ -447,16 +454,16 @@ def test_only_what_is_beyond_chance_counts_as_worse() -> None:
     sure = dataclasses.replace(same, head_cell="y", difference=-0.1, p_value=1e-6)
     better = dataclasses.replace(same, head_cell="z", difference=0.1, p_value=1e-5)
     found = Comparison(base="a", head="b", changes=(doubtful, sure, better))
-    assert "1 worse, 1 better, 1 within" in changes.sentence(
+    assert "1 worse, 1 better, 1 within" in outcome.sentence(
         dataclasses.replace(
             found, changes=(*found.changes[1:], dataclasses.replace(doubtful, p_value=0.06))
         )
     )
-    assert changes.surely(found) == pytest.approx({"x": 0.03, "y": 3e-6, "z": 2e-5})
+    assert outcome.surely(found) == pytest.approx({"x": 0.03, "y": 3e-6, "z": 2e-5})
     two = Comparison(
         base="a", head="b", changes=(doubtful, dataclasses.replace(doubtful, head_cell="w"))
     )
-    assert "0 worse, 0 better, 2 within chance" in changes.sentence(two)
+    assert "0 worse, 0 better, 2 within chance" in outcome.sentence(two)
     told = json.loads(json.dumps(changes.as_json(found)))
     assert [each["p_holm"] for each in told["changes"]] == pytest.approx([0.03, 3e-6, 2e-5])
 

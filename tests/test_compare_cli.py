@@ -208,12 +208,29 @@ def test_the_baseline_of_a_run_stays_with_it(releases: Releases) -> None:
     assert releases.run("worse", suite).code == 1
     shutil.rmtree(releases.folder / "baselines")
     assert releases.call("gate", "worse").code == 1
-    again = releases.call("gate", "worse", "--baseline", "worse")
-    assert again.code == 0, "against itself"
+    kept = releases.gates("worse")
+    itself = releases.call("gate", "worse", "--baseline", "worse")
+    assert itself.code == 2
+    assert "--baseline: the baseline 'worse' is this very run" in itself.err
     assert releases.call("gate", "worse", "--baseline", "first").code == 1
+    shutil.copytree(releases.folder / "worse", releases.folder / "copy")
+    told = releases.call("gate", "worse", "--baseline", "copy", "--json")
+    assert (told.code, json.loads(told.out)["exit_code"]) == (0, 0)
+    assert releases.gates("worse") == kept, "what is asked for a moment is no verdict of the run"
     gone = releases.call("gate", "worse", "--suite", suite, "--baseline", "gone")
     assert gone.code == 2
     assert "--baseline: there is no baseline 'gone'" in gone.err
+
+
+def test_a_run_is_no_baseline_of_itself(releases: Releases) -> None:
+    """Neither by the gate's own path: going on with a run would compare it with what it was."""
+    suite = releases.suite("v2")
+    for _ in range(2):
+        own = f"gates.drop.baseline={releases.folder / 'out'}"
+        assert releases.run("out", suite, "--set", own).code == 4
+    reasons = {str(gate["reason"]) for gate in releases.gates("out")}
+    (reason,) = (each for each in reasons if "very run" in each)
+    assert "name an earlier run" in reason
 
 
 def test_baseline_of_the_command_line_and_of_the_environment(

@@ -338,7 +338,7 @@ def test_the_twin_of_a_sound_file_is_reported(registry: Registry) -> None:
     assert report.attacks == ("gradient", "score", "decision")
     text = "\n".join(report.lines())
     assert "8: 3 Relu, 2 Conv, 2 Gemm, 1 Flatten" in text
-    assert "100.0% equal decisions on 8 uniform inputs" in text
+    assert "100.0 % equal decisions on 8 uniform inputs" in text
     assert "gradient, score, decision" in text
 
 

@@ -157,7 +157,7 @@ def test_confidence_on_mistakes_has_the_limits_of_a_mean() -> None:
     assert open_.needed is not None
     assert open_.needed > 600
     (failed,) = judged(rule(metric="confidence_on_mistakes", maximum=0.1), (PGD, broken))
-    assert (failed.status, "above the ceiling of 0.1" in failed.reason) == ("FAIL", True)
+    assert (failed.status, "above the ceiling of 10 %" in failed.reason) == ("FAIL", True)
 
 
 def test_median_distance_is_over_what_broke_and_in_its_norm() -> None:

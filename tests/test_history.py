@@ -266,7 +266,7 @@ def test_a_distance_is_no_share(root: Path) -> None:
     assert trend.shown(far) == ("3.25", "[3, 3.5]")
     assert trend.shown(row) == ("90.0 %", "[85.0, 95.0]")
     drop = dataclasses.replace(row, threshold="run - baseline >= -0.02", value=-0.013, low=-0.03)
-    assert trend.shown(drop) == ("-1.3 points", "[-3.0, 95.0]")
+    assert trend.shown(drop) == ("-1.3 points", "[-3.0, +95.0]")
     assert trend.bounds(drop) == (-0.02,)
     drawn = str(trendchart.chart([far], trend.bounds(far), trend.shown))
     assert ">%<" not in drawn

@@ -394,7 +394,7 @@ def test_labels_in_another_order_are_no_better_than_guessing(shift: int) -> None
     batch = dataclasses.replace(clean, y=(clean.y + shift) % 10)
     finding = found(nets.loaded(Around(identity)), batch)["chance-accuracy"]
     assert finding.severity == "error"
-    assert "one of 10 classes (10.0%)" in finding.message
+    assert "one of 10 classes (10.0 %)" in finding.message
 
 
 @pytest.mark.parametrize(

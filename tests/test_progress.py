@@ -30,11 +30,11 @@ def test_a_cell_in_a_few_words() -> None:
 
 def test_a_finished_cell_in_one_line() -> None:
     clean, attacked = finished()
-    assert line(clean).startswith("m on d: clean: ok, 90.0% of 10 robust, ")
+    assert line(clean).startswith("m on d: clean: ok, 90.0 % of 10 robust, ")
     assert line(clean).endswith(" s")
     assert attacked.samples is not None
     robust = (attacked.samples.clean_correct & ~attacked.samples.success).mean()
-    assert line(attacked).startswith(f"m on d: a linf 0.1: ok, {robust:.1%} of 10 robust, ")
+    assert line(attacked).startswith(f"m on d: a linf 0.1: ok, {100 * robust:.1f} % of 10 robust, ")
     failed = failing_result(FGSM, "the attack gave up")
     assert line(failed) == "candidate on test: fgsm linf 8/255: failed (the attack gave up)"
 

@@ -7,12 +7,14 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
 
-from robustbench_lite.report import html
+from robustbench_lite.report import changes_page, html, svg, trend
+from robustbench_lite.types import GateStatus, History, Past
 from tests.finished_run import FakeRun, eps
 from tests.showcase import HOSTILE, hostile_run, showcase
 
@@ -81,11 +83,11 @@ def page(browser: Browser, run: FakeRun) -> Iterator[Page]:
 
 
 class _opened:
-    def __init__(self, browser: Browser, run: FakeRun, **options: Any) -> None:
+    def __init__(self, browser: Browser, run: FakeRun | Path, **options: Any) -> None:
         self._context = browser.new_context(
             **{"viewport": {"width": 1280, "height": 900}, **options}
         )
-        self._path = run.path / "report.html"
+        self._path = run if isinstance(run, Path) else run.path / "report.html"
 
     def __enter__(self) -> tuple[Page, Seen]:
         seen = Seen()
@@ -305,3 +307,93 @@ def test_axe_finds_what_is_planted(page: Page) -> None:
     )
     assert [rule for rule, _ in violations(page, "'.lead'", "{}")] == ["color-contrast"]
     assert [rule for rule, _ in violations(page, "'#nameless'", "{}")] == ["button-name"]
+
+
+# ---------------------------------------------------------------- the pages of `compare` and `history`
+
+
+def past(at: int, gate: str, status: GateStatus, name: str) -> Past:
+    """A gate of run `at`; a drop where its name says so, a distance, or a share."""
+    drop = gate == "drop"
+    return Past(
+        started=f"2026-01-{at + 1:02}T10:00:00+00:00",
+        run=f"run-{at}-{name}",
+        suite=name,
+        model="candidate",
+        model_sha256="25ec00f5600c",
+        gate=gate,
+        status=status,
+        metric="robust_accuracy",
+        subject=f"candidate on test, fgsm linf 0.1 {name}",
+        threshold="run - baseline >= -0.02" if drop else ">= 0.85",
+        value=None if status == "INVALID" else (-0.01 * at if drop else 0.9 - 0.01 * at),
+        low=None if status == "INVALID" else (-0.01 * at - 0.02 if drop else 0.87 - 0.01 * at),
+        high=None if status == "INVALID" else (-0.01 * at + 0.02 if drop else 0.93 - 0.01 * at),
+        n=1000,
+        reason=name,
+        exit_code=1,
+    )
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory, run: FakeRun, hostile: FakeRun) -> Path:
+    """compare.html and trend.html of a plain and of a hostile run."""
+    folder = tmp_path_factory.mktemp("pages")
+    statuses: tuple[GateStatus, ...] = ("PASS", "INVALID", "INCONCLUSIVE", "FAIL")
+    for kind, made in (("plain", run), ("hostile", hostile)):
+        assert made.comparison is not None
+        page = changes_page.page(made.comparison, None, made)
+        (folder / f"{kind}-compare.html").write_text(page, encoding="utf-8")
+        name = HOSTILE if kind == "hostile" else "digits"
+        rows = [
+            past(at, gate, status, name)
+            for gate in ("floor", "drop")
+            for at, status in enumerate(statuses)
+        ]
+        trend.write(
+            History(rows=tuple(rows), left_out=(f"'{name}': never judged",)),
+            folder / f"{kind}-trend.html",
+        )
+    return folder
+
+
+OTHERS = tuple(
+    f"{kind}-{name}.html" for kind in ("plain", "hostile") for name in ("compare", "trend")
+)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_other_pages_are_silent_and_fit_any_width(
+    browser: Browser, pages: Path, name: str
+) -> None:
+    with _opened(browser, pages / name) as (page, seen):
+        assert page.locator("h1").is_visible()
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert not seen.noises
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", OTHERS[:2])
+def test_axe_finds_nothing_serious_on_the_other_pages(
+    browser: Browser, pages: Path, name: str, scheme: str
+) -> None:
+    with _opened(browser, pages / name, color_scheme=scheme) as (page, _):
+        assert not violations(page, "document", "{}")
+
+
+def test_no_label_of_a_picture_is_cut(browser: Browser, tmp_path: Path) -> None:
+    """A minus sign left of the frame would turn -100 into 100."""
+    gate = svg.limits((-0.9, -0.8, -0.7), [-0.05], "FAIL", said="", least=-1.0)
+    path = tmp_path / "one.html"
+    path.write_text(
+        f"<!doctype html><style>svg {{ width: 176px }} text {{ font: 10px sans-serif }} .end {{ text-anchor: end }}</style>{gate}"
+    )
+    with _opened(browser, path) as (page, _):
+        assert page.locator("text").first.text_content() == "-100"
+        frame = page.locator("svg").bounding_box()
+        label = page.locator("text").first.bounding_box()
+        assert frame is not None
+        assert label is not None
+        assert frame["x"] <= label["x"]

@@ -24,6 +24,7 @@ from robustbench_lite.report import (
     gallery,
     html,
     limits,
+    outcome,
     pixels,
     strengths,
     transfer,
@@ -291,19 +292,6 @@ def test_costs_add_up_and_a_minimal_norm_attack_is_paid_once() -> None:
     assert [each.seconds for each in found] == sorted((e.seconds for e in found), reverse=True)
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "word"),
-    [(-0.2, -0.1, "WORSE"), (0.1, 0.2, "BETTER"), (-0.1, 0.1, "UNCLEAR"), (-0.1, 0.0, "UNCLEAR")],
-)
-def test_a_change_is_called_what_its_interval_says(low: float, high: float, word: str) -> None:
-    change = dataclasses.replace(_changes()[3], low=low, high=high, difference=(low + high) / 2)
-    assert change.newly_broken
-    assert against.word(change) == word
-    quiet = dataclasses.replace(change, newly_broken=(), newly_fixed=())
-    assert against.word(quiet) == ("SAME" if word == "UNCLEAR" else word)
-    assert against.word(dataclasses.replace(change, reason="data differ")) == "NOT COMPARED"
-
-
 def _changes() -> tuple[Change, ...]:
     assert RUN.comparison is not None
     return RUN.comparison.changes
@@ -311,7 +299,7 @@ def _changes() -> tuple[Change, ...]:
 
 def test_newly_broken_samples_are_named_and_pictured_where_pictures_exist() -> None:
     found = against.changes(RUN, 300, 1_000_000)
-    order = [against.WORDS.index(each.word) for each in found]
+    order = [outcome.WORDS.index(each.word) for each in found]
     assert order == sorted(order)
     assert "NOT COMPARED" in [each.word for each in found]
     for each in found:

@@ -102,7 +102,12 @@ def fresh(wheels: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -
 def test_our_wheel_carries_what_a_run_needs_and_nothing_else(wheels: tuple[Path, Path]) -> None:
     names = set(zipfile.ZipFile(wheels[0]).namelist())
     inside = {name.removeprefix("robustbench_lite/") for name in names}
-    assert {"py.typed", "cli.py", "builtin/attacks/fgsm.py", "embedded/mnist_cnn.onnx"} <= inside
+    assert {
+        "py.typed",
+        "cli/app.py",
+        "builtin/attacks/fgsm.py",
+        "embedded/mnist_cnn.onnx",
+    } <= inside
     sources = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "robustbench_lite").glob("**/*")

@@ -125,6 +125,12 @@ def read(path: Path) -> Side:
     """The side that a baseline file holds. Raises UsageError where it is none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as problem:
+        place = f"{path}:{problem.lineno}:{problem.colno}"
+        raise UsageError(
+            f"{place}: error: the baseline cannot be read: {problem.msg}; restore it, or set it"
+            " again with `robeval baseline set RUN NAME`"
+        ) from problem
     except (OSError, ValueError) as problem:
         raise UsageError(f"the baseline '{path}' cannot be read: {problem}") from problem
     if not isinstance(value, dict) or _KEY not in value:
@@ -138,7 +144,7 @@ def read(path: Path) -> Side:
         )
     try:
         return _side(path.stem, value)
-    except (KeyError, TypeError, ValueError, AttributeError) as problem:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as problem:
         raise UsageError(
             f"the baseline '{path}' is damaged ({type(problem).__name__}: {problem});"
             " restore it, or set it again with `robeval baseline set RUN NAME`"
@@ -173,6 +179,8 @@ def _line_from(
     dataset = str(record["dataset"])
     right, seen = _bits(record, len(pools[dataset].keys) if dataset in pools else 0)
     threat = str(record.get("threat", ""))
+    if "right" in record and not (threat or "members" in record):
+        raise ValueError(f"cell {record['cell']} has no threat")
     return Line(
         cell_id=str(record["cell"]),
         model=str(record["model"]),

@@ -67,8 +67,8 @@ def finding(
         severity=severity,
         message=(
             f"{subject(accused[0].cell)}{others} {leave} {duel.missed} of {duel.n} samples unbroken"
-            f" that '{strongest.entry}'{crafted}{more} {broke} ({duel.missed / duel.n:.1%});"
-            f" {duel.own} against {duel.rival} broken in all"
+            f" that '{strongest.entry}'{crafted}{more} {broke}"
+            f" ({100 * duel.missed / duel.n:.1f} %); {duel.own} against {duel.rival} broken in all"
         ),
         advice=advice,
         cells=tuple(each.cell.id for each in accused),

@@ -125,8 +125,8 @@ def chance(observed: Observed) -> Finding | None:
     if not surely_bad or stats.lower_limit(right, n) > guess:
         return None
     message = (
-        f"clean accuracy is {right / n:.1%} on {n} samples: no better than guessing one of"
-        f" {classes:.0f} classes ({guess:.1%})"
+        f"clean accuracy is {100 * right / n:.1f} % on {n} samples: no better than guessing one of"
+        f" {classes:.0f} classes ({100 * guess:.1f} %)"
     )
     advice = (
         "check the order of the labels, the input scaling and that these are its trained weights;"

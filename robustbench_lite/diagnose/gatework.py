@@ -209,9 +209,10 @@ def _far_above_worst(rests: Sequence[_Rest], grid: Grid) -> list[Finding]:
     return [
         _warning(
             "weak-gated-attack",
-            f"gate '{rest.gate.name}' reads a robust accuracy of {left / n:.1%} {_where([rest])};"
+            f"gate '{rest.gate.name}' reads a robust accuracy of {100 * left / n:.1f} %"
+            f" {_where([rest])};"
             f" other attacks break {missed} more of the {n} samples, which leaves"
-            f" {(left - missed) / n:.1%}",
+            f" {100 * (left - missed) / n:.1f} %",
             f"gate on the worst case too: `metric: {WORST}, norm: {rest.spot.norm},"
             f" eps: {rest.eps.text}`",
             rests,

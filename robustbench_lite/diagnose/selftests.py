@@ -65,7 +65,7 @@ def _failure(group: Sequence[Cell], observed: Mapping[str, float]) -> Finding:
         message=(
             f"'{first.entry}' on '{first.model}' found {observed.get(BROKEN, 0):.0f} of"
             f" {observed[PLANTED]:.0f} adversarial examples that were planted in a copy of the"
-            f" model; a sound attack finds {PASSED:.0%}"
+            f" model; a sound attack finds {100 * PASSED:.0f} %"
         ),
         advice=(
             "give it more steps or queries; if gradients are rounded away, use `loss: margin`,"

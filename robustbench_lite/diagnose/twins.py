@@ -74,7 +74,7 @@ def _unconfirmed(cell: Cell, observed: Mapping[str, float]) -> Finding:
         severity="warning" if share > TRANSFER_FAILURE else "note",
         message=(
             f"{subject(cell)}: {observed[NOT_CONFIRMED]:.0f} of {observed[FOUND_ON_TWIN]:.0f}"
-            f" points that break the twin do not break the file ({share:.1%})"
+            f" points that break the twin do not break the file ({100 * share:.1f} %)"
         ),
         advice="run a gradient-free attack such as square too: it searches on the file itself",
         cells=(cell.id,),

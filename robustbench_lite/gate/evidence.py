@@ -165,8 +165,8 @@ class Mean:
         return math.ceil(((reach * math.sqrt(self.n) + spread) / gap) ** 2)
 
     def shown(self, value: float) -> str:
-        """As a plain number."""
-        return f"{value:.4g}"
+        """In percent."""
+        return f"{100 * value:.2f} %"
 
 
 @dataclass(frozen=True, slots=True)

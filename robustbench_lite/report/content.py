@@ -125,7 +125,6 @@ def _compared(run: FinishedRun, limits: Limits) -> dict[str, object]:
         "comparison": run.comparison,
         "changed": found,
         "changed_left": len(every) - len(found),
-        "change_words": against.counted(every),
     }
 
 

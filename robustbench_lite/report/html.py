@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup, escape
 
 from ..types import GateResult
-from . import confidence, curves, pixels, svg, words
+from . import confidence, curves, outcome, pixels, svg, words
 from .content import Gathered, content, gather
 from .limits import LEVELS, MOST_BYTES, Limits
 from .tallies import tallies
@@ -74,6 +74,7 @@ def _environment() -> Environment:
         svg=svg,
         curves=curves,
         words=words,
+        outcome=outcome,
         pixels=pixels,
         strips=confidence,
         limits=_limits,
@@ -109,10 +110,14 @@ def _coded(text: str) -> Markup:
 
 
 def _limits(gate: GateResult) -> Markup:
-    """The picture of a gate's limits; none for a number that is no share."""
+    """The picture of a gate's limits; none for a distance."""
     if gate.value is None or gate.low is None or gate.high is None:
         return Markup("")
     bounds = [bound for _, bound in words.bounds(gate)]
-    if not bounds or not all(0 <= each <= 1 for each in (*bounds, gate.low, gate.high)):
+    least = -1.0 if words.is_difference(gate) else 0.0
+    if not bounds or not all(least <= each <= 1 for each in (*bounds, gate.low, gate.high)):
         return Markup("")
-    return svg.limits(gate.value, gate.low, gate.high, bounds, gate.status)
+    said = f"value {words.gate_value(gate)}, limits {words.gate_limits(gate)}"
+    return svg.limits(
+        (gate.low, gate.value, gate.high), bounds, gate.status, said=said, least=least
+    )

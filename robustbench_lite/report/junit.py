@@ -15,6 +15,7 @@ from xml.etree import ElementTree as ET
 
 from ..types import CLEAN, GateResult, Row, Where
 from ..where import place_of, where_each, where_is
+from .outcome import sentence
 from .view import FinishedRun, summary_of, write_text
 from .words import attack_name, budget, decided_by, gate_limits, gate_value, overall, rate_text
 
@@ -135,6 +136,8 @@ def _suite(
     everywhere = {"run": run.path.name, "verdict": overall(run.verdict)}
     if run.verdict:
         everywhere["exit_code"] = str(run.verdict.exit_code)
+    if run.comparison:
+        everywhere["baseline"] = sentence(run.comparison)
     for key, value in {**everywhere, **facts}.items():
         ET.SubElement(properties, "property", name=_legal(key), value=_legal(value))
     suite.extend(cases)

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..types import CLEAN, WORST_CASE, Finding, GateResult, Row, Summary
+from ..types import CLEAN, WORST_CASE, Change, Comparison, Finding, GateResult, Row, Summary
+from .outcome import HEAD, RIGHT, SURE, cells, gravest, names, sentence
 from .view import FinishedRun, summary_of, write_text
 from .words import (
     SIGNS,
@@ -24,8 +25,9 @@ from .words import (
 
 PAGE = 1024 * 1024  # bytes; of a longer summary GitHub shows nothing at all
 MOST_ROWS = 300
+MOST_CHANGES = 20  # lines of the comparison with a baseline
 _MARGIN = 4096  # for headings and notes
-_SHARES = {"gates": 0.35, "results": 0.35, "findings": 0.3}  # of the page
+_SHARES = {"gates": 0.35, "changes": 0.1, "results": 0.3, "findings": 0.25}  # of the page
 _GRAVEST = ("FAIL", "INVALID", "INCONCLUSIVE", "PASS")
 _LONGEST = 600  # characters of a name or reason
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$@:>]|(?<=www)\.)")
@@ -57,6 +59,7 @@ def text(run: FinishedRun, most: int = PAGE) -> str:
         f"# {SIGNS[word]} {word}: {escaped(run.plan.suite)}",
         escaped(sentence),
         *_gates(run.verdict.gates if run.verdict else (), room["gates"]),
+        *_changes(run.comparison, room["changes"]),
         *_cells(summary, room["results"]),
         *_findings(summary.findings, room["findings"]),
         f"Run: {_code(run.path.name)} &middot; files: {files}, `manifest.json`",
@@ -128,6 +131,45 @@ def _gate_line(result: GateResult) -> Sequence[str]:
         f"{result.n:,}",
         escaped(decided_by(result)),
     )
+
+
+def changed_lines(changes: Sequence[tuple[str, Change]], most: int) -> list[str]:
+    """A table of changes that could be compared, those beyond chance in bold; what is left out."""
+    if not changes:
+        return []
+    lines = [_change_line(said, change) for said, change in changes[:most]]
+    rule = ["---:" if at in RIGHT else "---" for at in range(len(HEAD))]
+    left = len(changes) - len(lines)
+    note = [f"{left:,} more are left out."] if left else []
+    return ["\n".join(f"| {' | '.join(line)} |" for line in (HEAD, rule, *lines)), *note]
+
+
+def _change_line(said: str, change: Change) -> Sequence[str]:
+    strong = "**" if said in SURE else ""
+    what, status, *numbers = map(escaped, cells(said, change))
+    return (f"{strong}{what}{strong}", f"{SIGNS[said]} {status}", *numbers)
+
+
+def _changes(comparison: Comparison | None, room: int) -> list[str]:
+    """What a baseline comparison found: a sentence, what changed beyond chance, who is broken."""
+    if comparison is None:
+        return []
+    sure = [(said, change) for said, change in gravest(comparison) if said in SURE]
+    broken = [
+        f"- newly broken, {escaped(change.subject)}: {escaped(names(change.newly_broken))}"
+        for _, change in sure[:MOST_CHANGES]
+        if change.newly_broken
+    ]
+    apart = sum(bool(change.reason) for change in comparison.changes) + len(comparison.unmatched)
+    note = f" Not compared: {apart:,}; `report.html` says why." if apart else ""
+    parts = [
+        "## Against the baseline",
+        f"{escaped(sentence(comparison))}{note}",
+        *changed_lines(sure, MOST_CHANGES),
+        "\n".join(broken),
+    ]
+    whole = [part for part in parts if part]
+    return whole if size("\n\n".join(whole)) < room else whole[:2]
 
 
 def _cells(summary: Summary, room: int) -> list[str]:

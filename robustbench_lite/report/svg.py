@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from .words import interval, percent
-
 WIDTH, HEIGHT = 460, 300
 LEFT, RIGHT, TOP, BOTTOM = 40, 62, 26, 42  # the headline stands on the right
 HUES = 6
@@ -127,17 +125,27 @@ _MARKS: dict[str, Callable[[float, float], str]] = {
 }
 
 
-def limits(value: float, low: float, high: float, bounds: Sequence[float], status: str) -> Markup:
-    """A gate's limits on a short axis around them, with the value and the floor or ceiling."""
-    width, left, right = 176.0, 28.0, 146.0
+def limits(
+    spread: tuple[float, float, float],
+    bounds: Sequence[float],
+    status: str,
+    *,
+    said: str,
+    least: float = 0.0,
+) -> Markup:
+    """A gate's limits on a short axis around them, with the value and the floor or ceiling.
+
+    `spread`: lower limit, value, upper limit, all from `least` to 1. `said`: the same in words.
+    """
+    low, value, high = spread
+    width, left, right = 176.0, (28.0 if least >= 0 else 36.0), 146.0  # room for a sign
     pad = max(0.6 * (max(high, *bounds) - min(low, *bounds)), 0.01)
-    start = max(0.0, math.floor(100 * (min(low, *bounds) - pad)) / 100)
+    start = max(least, math.floor(100 * (min(low, *bounds) - pad)) / 100)
     stop = min(1.0, math.ceil(100 * (max(high, *bounds) + pad)) / 100)
 
     def on(share: float) -> float:
         return left + (right - left) * (share - start) / (stop - start)
 
-    said = f"value {percent(value)}, limits {interval(low, high)}"
     marks = [tag("path", d=f"M{at(on(bound), 2)}v18", class_="bound") for bound in bounds]
     return tag(
         "svg",

@@ -16,6 +16,7 @@ from ..types import (
     Summary,
     Verdict,
 )
+from .outcome import sentence
 from .view import FinishedRun, summary_of
 from .words import (
     NOTHING,
@@ -90,6 +91,8 @@ def render(run: FinishedRun, console: Console, *, tty: bool | None = None) -> No
     word = overall(run.verdict)
     verdict = Text(f" {SIGNS[word]} {word} ", style=f"bold reverse {_COLOURS[word]}")
     console.print(verdict, Text(_sentence(run.verdict), style="bold"))
+    if compared := _compared(run):
+        console.print(Text(compared))
     if step := _next(run):
         console.print(Text(step))
     console.print(Text(f"report: {_where(run)}"), soft_wrap=True)
@@ -107,6 +110,8 @@ def lines(run: FinishedRun) -> list[str]:
         if blocks:
             found += [*(line for _, text in blocks for line in text.split("\n")), ""]
     found.append(f"verdict: {overall(run.verdict)}: {_sentence(run.verdict)}")
+    if compared := _compared(run):
+        found.append(compared)
     if step := _next(run):
         found.append(step)
     found.append(f"report: {_where(run)}")
@@ -117,6 +122,11 @@ def _sentence(verdict: Verdict | None) -> str:
     if verdict is None:
         return "This run was not judged."
     return plain(f"{verdict.sentence} (exit {verdict.exit_code})")
+
+
+def _compared(run: FinishedRun) -> str:
+    """What changed against the baseline, "" without one."""
+    return "" if run.comparison is None else plain(f"baseline: {sentence(run.comparison)}")
 
 
 def _next(run: FinishedRun) -> str:

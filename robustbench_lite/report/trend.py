@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,6 @@ TEMPLATES = Path(__file__).parent / "templates"
 MOST_CHARTS = 60
 MOST_RUNS = 200  # of a chart, the newest
 MOST_LINES = 2000  # of the page's table; all of them are in the CSV
-_BOUND = re.compile(r"(?:>=|<=)\s*([-+.\deE]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +48,7 @@ def trends(rows: Sequence[Past]) -> list[Trend]:
 
 def bounds(row: Past) -> tuple[float, ...]:
     """The floor and ceiling of a gate, in the metric's unit."""
-    return tuple(float(text) for text in _BOUND.findall(row.threshold))
+    return tuple(bound for _, bound in words.bounds(row))
 
 
 def shown(row: Past) -> tuple[str, str]:

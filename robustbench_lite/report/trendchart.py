@@ -11,9 +11,10 @@ from markupsafe import Markup
 from ..metrics import DISTANCE
 from ..types import Past
 from .svg import tag
+from .words import is_difference
 
 WIDTH, HEIGHT = 460, 240
-LEFT, RIGHT, TOP, BOTTOM = 52, 16, 18, 40
+LEFT, RIGHT, TOP, BOTTOM = 52, 16, 24, 40
 _LABELS = 6  # dates under the axis
 _PAD = 0.3  # of a step, above and below
 _TICKS = 6
@@ -93,7 +94,8 @@ def _axes(rows: Sequence[Past], scale: _Scale, *, share: bool) -> list[Markup]:
         parts.append(tag("path", d=f"M{LEFT} {y:.1f}H{right}", class_="grid" if at else "base"))
         parts.append(tag("text", text, x=LEFT - 6, y=y + 4, class_="tick end"))
     if share:
-        parts.append(tag("text", "%", x=LEFT - 6, y=11, class_="axis end"))
+        unit = "points" if is_difference(rows[-1]) else "%"
+        parts.append(tag("text", unit, x=LEFT - 6, y=9, class_="axis end"))
     shown = range(0, len(rows), max(1, -(-len(rows) // _LABELS)))
     days = {rows[at].started[:10] for at in shown}
     for at in shown:

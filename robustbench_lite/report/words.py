@@ -97,10 +97,10 @@ def decided_by(result: GateResult) -> str:
     return f"{result.reason}; about {result.needed:,} samples would decide"
 
 
-def bounds(result: GateResult) -> list[tuple[str, float]]:
-    """The floor and ceiling of a gate, (">=", 0.85) and the like; nothing else is read."""
+def bounds(result: Judged) -> list[tuple[str, float]]:
+    """The floor and ceiling of a gate, (">=", 0.85) and the like, of a difference (">=", -0.05)."""
     found: list[tuple[str, float]] = []
-    for part in result.threshold.split(", "):
+    for part in result.threshold.removeprefix(f"{DIFFERENCE} ").split(", "):
         sign, _, text = part.partition(" ")
         try:
             found.append((sign, float(text)))
@@ -121,10 +121,17 @@ def slack(result: GateResult) -> float | None:
 
 
 def points(value: float | None) -> str:
-    """A difference of two shares in percentage points, with its sign."""
+    """A difference of two shares in percentage points, with its sign: `-35.3`."""
     if value is None or math.isnan(value):
         return NOTHING
-    return "0.0" if abs(value) < 5e-4 else f"{100 * value:+.1f}".replace("-", "\u2212")
+    return "0.0" if abs(value) < 5e-4 else f"{100 * value:+.1f}"
+
+
+def difference(value: float | None, low: float | None, high: float | None) -> str:
+    """`-1.2 [-2.0, -0.4]`, in points, or a dash where there is no interval."""
+    if low is None or high is None:
+        return NOTHING
+    return f"{points(value)} [{points(low)}, {points(high)}]"
 
 
 def p_value(value: float | None) -> str:
@@ -193,7 +200,7 @@ def gate_value(result: Judged) -> str:
     if result.metric == DISTANCE:
         return number(result.value, 4)
     if result.value is not None and is_difference(result):
-        return f"{100 * result.value:+.1f} points"
+        return f"{points(result.value)} points"
     return percent(result.value)
 
 
@@ -203,6 +210,8 @@ def gate_limits(result: Judged) -> str:
         return NOTHING
     if result.metric == DISTANCE:
         return f"[{result.low:.4g}, {result.high:.4g}]"
+    if is_difference(result):
+        return f"[{points(result.low)}, {points(result.high)}]"
     return f"[{interval(result.low, result.high)}]"
 
 
