@@ -59,13 +59,14 @@ def parameters(params: BaseModel) -> dict[str, Json]:
 
 
 def shown(params: BaseModel, suite: Suite, section: str, name: str) -> dict[str, Json]:
-    """The parameters for display: what came from the environment stays a reference."""
+    """The parameters for display: references to the environment and paths as they were written."""
     values = parameters(params)
     entries = suite.resolved.get(section)
     written = entries.get(name) if isinstance(entries, Mapping) else None
     if isinstance(written, Mapping):
         for key, value in written.items():
-            if key in values and FROM_ENVIRONMENT in json.dumps(value):
+            from_environment = FROM_ENVIRONMENT in json.dumps(value)
+            if key in values and (from_environment or isinstance(getattr(params, key), Path)):
                 values[key] = value
     return values
 

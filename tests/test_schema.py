@@ -135,10 +135,13 @@ def test_an_empty_registry_has_a_schema_too() -> None:
 
 
 def test_the_gates_of_the_documentation_are_gates() -> None:
-    attacks = "best: {attack: fgsm, eps: [0.1, 8/255]}, minimal: {attack: fgsm, norm: l2, eps: 1}"
+    attacks = (
+        "best: {attack: fgsm, eps: [0.1, 8/255]}, minimal: {attack: fgsm, norm: l2, eps: 1},"
+        " transfer: {attack: fgsm, eps: 0.1}"
+    )
     base = BASE.replace("  f: {attack: fgsm, eps: [0.1, 8/255]}", f"  {{{attacks}}}")
     found = GATES.findall(PAGE.read_text(encoding="utf-8"))
-    assert len(found) == 2
+    assert len(found) == 3
     for text in found:
         assert accepted(base + text)
-        assert len(read(base + text).gates) >= 3
+        assert len(read(base + text).gates) == text.count("metric:")
