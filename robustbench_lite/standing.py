@@ -16,6 +16,7 @@ from .group import ILLEGAL
 from .hookspecs import AttackSpec
 from .judge import judge
 from .params import Params
+from .seen import Seen
 from .types import Batch, Box, Budget, Cell, LoadedModel, Norm, Outcome
 
 NEARER = 0.99  # a break passed over counts if it is nearer than that part of the one returned
@@ -161,6 +162,20 @@ def judged(
         candidate = candidate.detach().to(batch.x).index_copy(0, index[hit], seen[hit])
     taken_back[rows] = again.adv_correct & (not crafted.drawn)
     return Judged(candidate, outcome, silent, taken_back)
+
+
+def settles(own: Outcome, seen: Seen, nearest: Norm | None) -> NDArray[np.bool_]:
+    """Rows whose returned point does on its source what it can: bool [n].
+
+    `own`: the judge's word on the source. It breaks it, and of a search for the nearest point
+    (`nearest`: its norm) no much nearer break was passed over.
+    """
+    done = own.success.copy()
+    best = seen.best()
+    if nearest is not None and best is not None:
+        rows = best.rows.cpu().numpy()
+        done[rows] &= best.distance.cpu().numpy() >= NEARER * getattr(own, nearest)[rows]
+    return done
 
 
 def budget_of(spec: AttackSpec, params: Params, cell: Cell, eps: float, box: Box) -> Budget:

@@ -45,7 +45,7 @@ from .judge import judge
 from .ledger import Clock
 from .params import Params
 from .rng import SampleRng
-from .standing import OUTCOME, State, budget_of, judged, rows_of
+from .standing import OUTCOME, State, budget_of, judged, rows_of, settles
 from .types import (
     NORMS,
     Batch,
@@ -233,7 +233,7 @@ class _Work:
         if crafted.seen.best() is not None and set(names) != {first.source}:
             with fixed_chance(rng.rows(index).fork("judge")):
                 own = judge(self.memory.model, part, crafted.candidate, reach, goal=some)
-            settled = own.success
+            settled = settles(own, crafted.seen, first.norm if minimal else None)
         for name in names:
             try:
                 with fixed_chance(rng.rows(index).fork("judge")):

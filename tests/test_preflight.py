@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
@@ -158,8 +158,9 @@ def test_no_subset_of_any_size_makes_a_sound_network_look_broken(
     features=st.integers(1, 40),
     classes=st.integers(2, 12),
     n=st.integers(2, 64),
-    size=st.sampled_from([0.1, 1.0]),  # larger logits do saturate the cross-entropy
+    size=st.sampled_from([0.1, 1.0, 3.0]),
 )
+@example(seed=2**32 - 1, features=34, classes=5, n=32, size=3.0)
 def test_a_random_linear_network_on_its_own_labels_raises_nothing(
     seed: int, features: int, classes: int, n: int, size: float
 ) -> None:
@@ -174,7 +175,9 @@ def test_a_random_linear_network_on_its_own_labels_raises_nothing(
     record = preflight.observe(
         nets.loaded(layer, classes=classes), batch, classes=("c",) * classes, seed=0
     )
-    assert judged(record) == []
+    large = size == 3.0  # logits so far apart can saturate the cross-entropy, which is then told
+    allowed = {("saturated-cross-entropy", "note")} if large else set()
+    assert {(each.id, each.severity) for each in judged(record)} <= allowed
 
 
 # ---------------------------------------------------------------- broken models

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -12,9 +13,21 @@ from torch import Tensor
 
 from robustbench_lite import Budget, Classifier, SampleRng
 from robustbench_lite.diagnose import findings
+from robustbench_lite.judge import judge
 from robustbench_lite.seen import Seen
+from robustbench_lite.standing import settles
 from robustbench_lite.types import Box, Finding
-from tests.small_world import attack_spec, changed, entry, net_spec, random_linear, simple
+from tests.small_world import (
+    Linear,
+    attack_spec,
+    batch,
+    changed,
+    entry,
+    loaded,
+    net_spec,
+    random_linear,
+    simple,
+)
 
 UNIT = Box(0.0, 1.0)
 Attack = Callable[..., Tensor]
@@ -97,6 +110,20 @@ def test_in_transfer_points_passed_over_count_only_where_the_source_was_not_brok
         assert plain.tolist() == seen_more.tolist()
     else:
         assert seen_more.sum() > plain.sum() + 3
+
+
+def test_a_search_that_passed_over_a_much_nearer_break_has_not_settled_it() -> None:
+    """Else in transfer a far point that breaks the source would hide the near one."""
+    n = 4
+    x, y = torch.zeros(n, 1), torch.zeros(n, dtype=torch.int64)
+    budget = Budget(norm="linf", eps=math.inf, box=UNIT)
+    passed = Seen(x, y, None, budget)
+    passed.point(None, x + 0.1, torch.tensor([[0.0, 1.0]] * n))
+    net = Linear(torch.tensor([[0.0], [1.0]]), torch.tensor([0.05, 0.0]))
+    own = judge(loaded(net, 2), batch(x, y), x + 0.4, budget)
+    assert own.success.all()
+    assert settles(own, passed, None).all()
+    assert not settles(own, passed, "linf").any()
 
 
 def test_steps_too_small_leave_budget_and_loss() -> None:
