@@ -15,7 +15,6 @@ from benchmarks import rivals
 from benchmarks.quickstart import subject
 from robustbench_lite.builtin.attacks import fgsm, pgd, square
 
-FEWER = "from random starts theirs breaks a few more of 200 digits, which is not understood yet"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(bool(rivals.missing("art")), reason=rivals.missing("art")),
@@ -33,28 +32,31 @@ def test_fgsm_breaks_the_same_digits(name: str) -> None:
     assert differs.sum() <= 1, np.flatnonzero(differs)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("robust", marks=pytest.mark.xfail(reason=FEWER)), "undefended"]
-)
-def test_pgd_breaks_as_many(name: str) -> None:
+@pytest.mark.parametrize(("name", "starts"), [("robust", 6), ("undefended", 1)])
+def test_pgd_breaks_as_many(name: str, starts: int) -> None:
+    """On average over random starts: single ones break 9 to 14 of the robust network's digits."""
     one = subject(name, 200)
-    ours = one.broken(one.attacked(pgd.SPEC, "linf", 0.3, steps=40, step_size=0.01), "linf", 0.3)
-    peer = rivals.art(
-        "ProjectedGradientDescent",
-        one.net,
-        one.x,
-        one.y,
-        norm=np.inf,
-        eps=0.3,
-        eps_step=0.01,
-        max_iter=40,
-        num_random_init=1,
-        batch_size=200,
-        verbose=False,
-    )
-    theirs = one.broken(peer, "linf", 0.3)
-    assert theirs.any()
-    assert ours.sum() >= theirs.sum() - 1, np.flatnonzero(theirs & ~ours)
+    ours, theirs = 0, 0
+    for seed in range(starts):
+        own = one.attacked(pgd.SPEC, "linf", 0.3, seed=seed, steps=40, step_size=0.01)
+        peer = rivals.art(
+            "ProjectedGradientDescent",
+            one.net,
+            one.x,
+            one.y,
+            seed=seed,
+            norm=np.inf,
+            eps=0.3,
+            eps_step=0.01,
+            max_iter=40,
+            num_random_init=1,
+            batch_size=200,
+            verbose=False,
+        )
+        ours += int(one.broken(own, "linf", 0.3).sum())
+        theirs += int(one.broken(peer, "linf", 0.3).sum())
+    assert theirs > 0
+    assert ours >= theirs - starts, (ours, theirs)
 
 
 def test_square_breaks_as_many() -> None:

@@ -17,12 +17,12 @@ from benchmarks.quickstart import EPS, Subject, subject
 from robustbench_lite import Norm
 from robustbench_lite.builtin.attacks import apgd, fgsm, pgd, square
 
-FEWER = "from random starts theirs breaks a few more of 200 digits, which is not understood yet"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(bool(rivals.missing("torchattacks")), reason=rivals.missing("torchattacks")),
 ]
 
+STARTS = 12
 LIBRARY_NORM = {"linf": "Linf", "l2": "L2"}
 
 
@@ -46,14 +46,26 @@ def test_fgsm_breaks_the_same_digits(name: str) -> None:
     assert differs.sum() <= 1, np.flatnonzero(differs)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("robust", marks=pytest.mark.xfail(reason=FEWER)), "undefended"]
-)
-def test_pgd_breaks_as_many(name: str) -> None:
-    one = subject(name, 200)
+def test_pgd_breaks_as_many() -> None:
+    one = subject("undefended", 200)
     ours = one.attacked(pgd.SPEC, "linf", 0.3, steps=40, step_size=0.01)
     theirs = rivals.torchattacks("PGD", one.net, one.x, one.y, eps=0.3, alpha=0.01, steps=40)
     assert_as_many(one, ours, theirs, "linf")
+
+
+def test_pgd_from_random_starts_breaks_as_many_on_average() -> None:
+    """One start breaks 9 to 14 of these digits, whoever draws it: the mean over starts counts."""
+    one = subject("robust", 200)
+    ours, theirs = [], []
+    for seed in range(STARTS):
+        own = one.attacked(pgd.SPEC, "linf", 0.3, seed=seed, steps=40, step_size=0.01)
+        peer = rivals.torchattacks(
+            "PGD", one.net, one.x, one.y, seed=seed, eps=0.3, alpha=0.01, steps=40
+        )
+        ours.append(int(one.broken(own, "linf", 0.3).sum()))
+        theirs.append(int(one.broken(peer, "linf", 0.3).sum()))
+    spread = np.hypot(np.std(ours, ddof=1), np.std(theirs, ddof=1)) / np.sqrt(STARTS)
+    assert np.mean(ours) >= np.mean(theirs) - 2 * spread, (ours, theirs)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from robustbench_lite import Budget
 
-from .ball import TINY, chosen, on_sphere, room
+from .ball import TINY, chosen, on_sphere, room, walls
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -238,16 +238,12 @@ def climb(x: Tensor, budget: Budget, rng: SampleRng) -> Climb:
     else:
         noise = on_sphere(rng, tuple(shape), budget.norm, budget.eps)
     start = norms.clip(x + noise, x, budget)
-    walls = None
-    if budget.norm == "linf":
-        ends = (x - budget.eps, x + budget.eps)
-        walls = (ends[0].clamp_min_(budget.box.low), ends[1].clamp_max_(budget.box.high))
     lowest = x.new_full((n,), -math.inf)
     flat = torch.zeros_like(x)
     return Climb(
         budget=budget,
         x=x,
-        walls=walls,
+        walls=walls(x, budget) if budget.norm == "linf" else None,
         point=start,
         before=None,
         grad=flat,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from robustbench_lite import Box, Norm
+from robustbench_lite import Box, Budget, Norm
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,8 +52,14 @@ def room(x: Tensor, way: Tensor, box: Box) -> Tensor:
     return half - (x - middle).mul_(way.sign())
 
 
+def walls(x: Tensor, budget: Budget) -> tuple[Tensor, Tensor]:
+    """The lowest and the highest legal point of the linf ball around x in the box, [n, *shape]."""
+    low, high = x - budget.eps, x + budget.eps
+    return low.clamp_min_(budget.box.low), high.clamp_max_(budget.box.high)
+
+
 def chosen(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """Rows of `new` where `mask` [n] holds, else of `old`: [n, *shape].
+    """Rows of `new` where `mask` [n] holds, else of `old`: [n, *shape], perhaps one of them itself.
 
     On a CPU by copying those rows: a `where` costs several times as much there. On a GPU it would
     make the host wait.
@@ -63,4 +69,6 @@ def chosen(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
     if new.device.type != "cpu":
         return new.where(norms.per_sample(mask, new), old)
     rows = mask.nonzero().squeeze(1)
+    if rows.shape[0] in {0, mask.shape[0]}:
+        return new if rows.shape[0] else old
     return old.index_copy(0, rows, new.index_select(0, rows))

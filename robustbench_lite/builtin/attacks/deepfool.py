@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from robustbench_lite import SampleRng
+
+BEYOND = 1e-4
+"""Of the box's width, that later steps go beyond the plane: without it they shorten for ever."""
 
 
 class DeepFoolParams(Params):
@@ -42,11 +46,11 @@ def deepfool(
 ) -> Tensor:
     """The first misclassified point on the way: float32 [n, *shape].
 
-    Each step goes to the nearest boundary as linearised where the last one ended. The point is
-    x + (1 + overshoot) * (the steps so far), in the box; a sample leaves when its point breaks. On
-    a linear model the answer is the exact distance times 1 + overshoot, in one step. Where nothing
-    breaks, the point of largest margin is returned. The boundaries are those of the `candidates`
-    likeliest classes of the clean input.
+    The point is x + (1 + overshoot) * (the steps so far), in the box. Each step goes to the nearest
+    boundary as linearised at that point, and every one but the first `BEYOND` it; a sample leaves
+    when its point breaks. On a linear model the answer is the exact distance times 1 + overshoot,
+    in one step. Where nothing breaks, the point of largest margin is returned. The boundaries are
+    those of the `candidates` likeliest classes of the clean input.
 
     Moosavi-Dezfooli, Fawzi and Frossard, "DeepFool: a simple and accurate method to fool deep
     neural networks", CVPR 2016, algorithm 2.
@@ -56,21 +60,19 @@ def deepfool(
         nearest = Nearest.none(task)
         rivals = likeliest(task.logits, task.goal.labels, candidates - 1)
         index = indices(nearest.distance.isinf())
-        some, known, base = task, nearest, task.x
-        for _ in range(steps):
-            base = some.clamped(base + _move(some, base, rivals[index]))
+        nudge = BEYOND * task.box.width if math.isfinite(task.box.width) else 0.0
+        some, known, base, point = task, nearest, task.x, task.x
+        for step in range(steps):
+            beyond = nudge if step else 0.0
+            base = some.clamped(base + _move(some, point, rivals[index], beyond))
             point = some.clamped(some.x + (1 + overshoot) * (base - some.x))
             margin, broken = some.judged(some.model.logits(point))
             known = known.having_seen(point, margin, broken)
             nearest = nearest.put(index, known)
             kept = indices(~broken)  # the only time a step waits for the device
             if kept.shape[0] < index.shape[0]:
-                index, some, known, base = (
-                    index[kept],
-                    some.rows(kept),
-                    known.rows(kept),
-                    base[kept],
-                )
+                index, some, known = index[kept], some.rows(kept), known.rows(kept)
+                base, point = base[kept], point[kept]
             if not index.shape[0]:
                 break
         return nearest.point
@@ -78,12 +80,12 @@ def deepfool(
     return on_unbroken(model, x, y, None, budget=budget, rng=rng, search=search)
 
 
-def _move(task: Task, point: Tensor, rivals: Tensor) -> Tensor:
-    """From the point to the nearest plane, the box apart: [m, *shape]."""
+def _move(task: Task, point: Tensor, rivals: Tensor, beyond: float) -> Tensor:
+    """From the point to the nearest plane and `beyond` it, the box apart: [m, *shape]."""
     from robustbench_lite import norms
 
     def straight(plane: Plane) -> tuple[Tensor, Tensor]:
-        length = plane.value.abs() / norms.distance(plane.slope, DUAL[task.norm])
+        length = plane.value.abs() / norms.distance(plane.slope, DUAL[task.norm]) + beyond
         way = norms.per_sample(length, point) * norms.steepest(plane.slope, task.norm)
         return way, length
 

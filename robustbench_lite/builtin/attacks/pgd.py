@@ -18,7 +18,7 @@ from robustbench_lite import (
     Params,
 )
 
-from .ball import chosen, uniform_in_ball
+from .ball import chosen, uniform_in_ball, walls
 from .goal import Goal, goal_of
 
 if TYPE_CHECKING:
@@ -61,37 +61,49 @@ class PgdParams(Params):
 class _Survivors:
     """The m samples not broken yet: where they stand in the batch and the best found for each.
 
-    `index`: int64 [m]. `x`, `best`: [m, *shape]. `value`: loss at `best`, [m].
+    `index`: int64 [m]. `x`, `best`: [m, *shape]. `walls`: in linf, the lowest and the highest legal
+    point. `value`: loss at `best`, [m].
     """
 
+    budget: Budget
     index: Tensor
     x: Tensor
+    walls: tuple[Tensor, Tensor] | None
     goal: Goal
     best: Tensor
     value: Tensor
 
     def rows(self, index: Tensor) -> _Survivors:
         return _Survivors(
+            self.budget,
             self.index[index],
             self.x[index],
+            self.walls and (self.walls[0][index], self.walls[1][index]),
             self.goal.rows(index),
             self.best[index],
             self.value[index],
         )
 
     def having_seen(self, point: Tensor, value: Tensor, broken: Tensor) -> _Survivors:
-
         better = broken | (value > self.value)
         best = chosen(better, point, self.best)
         return replace(self, best=best, value=value.where(better, self.value))
 
+    def start(self, rng: SampleRng) -> Tensor:
+        """Random points of the ball, [m, *shape]."""
+        shape = tuple(self.x.shape[1:])
+        ball = self.budget
+        return self.cut(
+            uniform_in_ball(rng.rows(self.index), shape, ball.norm, ball.eps).add_(self.x)
+        )
 
-def _start(alive: _Survivors, budget: Budget, rng: SampleRng) -> Tensor:
-    from robustbench_lite import norms
+    def cut(self, point: Tensor) -> Tensor:
+        """`point` [m, *shape] into the ball and the box, perhaps in its own memory."""
+        from robustbench_lite import norms
 
-    shape = tuple(alive.x.shape[1:])
-    noise = uniform_in_ball(rng.rows(alive.index), shape, budget.norm, budget.eps)
-    return norms.clip(alive.x + noise, alive.x, budget)
+        if self.walls is None:
+            return norms.clip(point, self.x, self.budget)
+        return point.clamp_(*self.walls)
 
 
 def _look(model: Classifier, alive: _Survivors, point: Tensor, loss: Loss, last: bool) -> Evaluated:
@@ -147,10 +159,18 @@ def pgd(
     closed = goal.reached(model.logits(x)) if stop_when_broken else torch.zeros_like(y).bool()
     unbroken = _indices(~closed)
     everyone = x.new_full((x.shape[0],), -math.inf)
-    alive = _Survivors(unbroken, x[unbroken], goal.rows(unbroken), x[unbroken], everyone[unbroken])
+    alive = _Survivors(
+        budget,
+        unbroken,
+        x[unbroken],
+        walls(x[unbroken], budget) if budget.norm == "linf" else None,
+        goal.rows(unbroken),
+        x[unbroken],
+        everyone[unbroken],
+    )
     for restart in range(restarts):
         fork = rng.fork(f"restart-{restart}")
-        point = _start(alive, budget, fork) if random_start else alive.x
+        point = alive.start(fork) if random_start else alive.x
         for step in range(steps + 1):
             if not alive.index.shape[0]:
                 return x_adv
@@ -163,8 +183,7 @@ def pgd(
                     x_adv.index_copy_(0, alive.index, alive.best)
                     alive, point, grad = alive.rows(kept), point[kept], grad[kept]
             length = step_size or budget.eps * _half_cosine(step / steps)
-            ahead = point.add(norms.steepest(grad, budget.norm), alpha=length)
-            point = norms.clip(ahead, alive.x, budget)
+            point = alive.cut(point.add(norms.steepest(grad, budget.norm), alpha=length))
     return x_adv.index_copy(0, alive.index, alive.best)
 
 

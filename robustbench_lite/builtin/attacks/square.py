@@ -12,11 +12,10 @@ from pydantic import Field
 
 from robustbench_lite import AttackSpec, Budget, Classifier, Cost, Params
 
-from .ball import chosen
 from .goal import Goal, goal_of
 from .square_l2 import bumps, shifts
 from .square_linf import colours, stripes
-from .square_windows import as_images, share
+from .square_windows import Anew, as_images, share
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,12 +48,23 @@ class SquareParams(Params):
     )
 
 
+class _Try(Protocol):
+    """A move that is being tried: `point` [m, c, h, w], whose memory may be that of `best`."""
+
+    @property
+    def point(self) -> Tensor: ...
+
+    def settled(self, better: Tensor) -> Tensor:
+        """The best points [m, c, h, w] now that the rows `better` (bool [m]) are kept."""
+        ...
+
+
 class _Moves(Protocol):
     """Moves drawn ahead for m samples."""
 
     def of(self, index: Tensor) -> _Moves: ...
 
-    def moved(self, number: int, x: Tensor, best: Tensor) -> Tensor: ...
+    def tried(self, number: int, x: Tensor, best: Tensor) -> _Try: ...
 
 
 _Draw = Callable[["Tensor", Sequence[float], "Tensor"], _Moves]
@@ -88,11 +98,9 @@ class _Survivors:
             self.moves and self.moves.of(index),
         )
 
-    def having_seen(self, point: Tensor, value: Tensor, broken: Tensor) -> _Survivors:
-
+    def having_seen(self, move: _Try, value: Tensor, broken: Tensor) -> _Survivors:
         better = broken | (value > self.value)
-        best = chosen(better, point, self.best)
-        return replace(self, best=best, value=value.where(better, self.value))
+        return replace(self, best=move.settled(better), value=value.where(better, self.value))
 
     def at_move(
         self, number: int, drawn: _Draw, covered: Callable[[int], float], rng: SampleRng
@@ -104,10 +112,10 @@ class _Survivors:
         shares = [covered(number + ahead) for ahead in range(DRAWN_AHEAD)]
         return replace(self, moves=drawn(chances, shares, self.x))
 
-    def moved(self, number: int) -> Tensor:
-        """The points after move `number`: [m, c, h, w]."""
+    def tried(self, number: int) -> _Try:
+        """Move `number` on the best points."""
         assert self.moves is not None
-        return self.moves.moved(number % DRAWN_AHEAD, self.x, self.best)
+        return self.moves.tried(number % DRAWN_AHEAD, self.x, self.best)
 
 
 def square(
@@ -149,14 +157,14 @@ def square(
         if not alive.index.shape[0]:
             break
         if query == 0:
-            point = start(alive.x, budget, rng.rows(alive.index))
+            move: _Try = Anew(start(alive.x, budget, rng.rows(alive.index)), alive.best)
         else:
             alive = alive.at_move(query - 1, drawn, covered, rng)
-            point = alive.moved(query - 1)
-        logits = alive.model.logits(point.view(-1, *x.shape[1:]))
+            move = alive.tried(query - 1)
+        logits = alive.model.logits(move.point.view(-1, *x.shape[1:]))
         value = margin(logits, alive.goal.labels).nan_to_num(-math.inf, -math.inf, -math.inf)
         broken = alive.goal.reached(logits)
-        alive = alive.having_seen(point, value, broken)
+        alive = alive.having_seen(move, value, broken)
         kept = (~broken).nonzero().squeeze(1)  # the only time a query waits for the device
         if kept.shape[0] < broken.shape[0]:
             x_adv.index_copy_(0, alive.index, alive.best)
@@ -168,7 +176,7 @@ def _unbroken(model: Classifier, x: Tensor, goal: Goal) -> _Survivors:
     index = (~goal.reached(model.logits(x))).nonzero().squeeze(1)
     images = as_images(x[index])
     nothing = images.new_full((index.shape[0],), -math.inf)
-    return _Survivors(model.rows(index), index, images, goal.rows(index), images, nothing)
+    return _Survivors(model.rows(index), index, images, goal.rows(index), images.clone(), nothing)
 
 
 def _cost(params: Params, shape: tuple[int, ...] | None, classes: int | None) -> Cost:  # noqa: ARG001

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from robustbench_lite import Budget
 
-from .square_windows import places, window_size
+from .square_windows import Anew, places, window_size
 
 if TYPE_CHECKING:
     import torch
@@ -55,9 +55,10 @@ class Shifts:
         """The moves of the samples `index` (int64 [m])."""
         return Shifts(self.budget, self.chances[index], self.covered)
 
-    def moved(self, number: int, x: Tensor, best: Tensor) -> Tensor:
-        """`best` [n, c, h, w] after move `number`."""
-        return _shifted(x, best, self.chances[:, number], self.covered[number], self.budget)
+    def tried(self, number: int, x: Tensor, best: Tensor) -> Anew:
+        """Move `number` on `best` [n, c, h, w]."""
+        chance = self.chances[:, number]
+        return Anew(_shifted(x, best, chance, self.covered[number], self.budget), best)
 
 
 def shifts(

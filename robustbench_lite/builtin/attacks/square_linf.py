@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from robustbench_lite import Box, Budget
 
-from .square_windows import stretches, window_size
+from .square_windows import offsets, window_size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +25,27 @@ def stripes(x: Tensor, budget: Budget, rng: SampleRng) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
+class Patch:
+    """A move that stands in the memory of the best points until it is settled.
+
+    `point`: [n, c, h, w]. `places`: flat positions in a sample, int64 [n, p], with the values
+    `old` and `new` [n, p]. Nothing outside the window is read or written: windows soon cover a few
+    pixels, and a pass over whole images would cost as much as a small network.
+    """
+
+    point: Tensor
+    places: Tensor
+    old: Tensor
+    new: Tensor
+
+    def settled(self, better: Tensor) -> Tensor:
+        """The best points: the window's old values come back where it is not `better`."""
+        values = self.new.where(better[:, None], self.old)
+        self.point.view(better.shape[0], -1).scatter_(1, self.places, values)
+        return self.point
+
+
+@dataclass(frozen=True, slots=True)
 class Colours:
     """Moves drawn ahead: a random window each, at +eps or -eps by a fair coin per channel.
 
@@ -32,35 +53,32 @@ class Colours:
     Where the coins would change nothing all of them are turned: a query is never spent on a point
     known already.
 
-    `rows`, `columns`: 1 inside the window, float32 [n, moves, h] and [n, moves, w]. `steps`: eps
-    or -eps, [n, moves, c].
+    `corners`: flat position of each window's upper left pixel, int64 [n, moves]. `steps`: eps or
+    -eps, [n, moves, c]. `sizes`: height and width of each move's window.
     """
 
     box: Box
-    rows: Tensor
-    columns: Tensor
+    corners: Tensor
     steps: Tensor
+    sizes: Sequence[tuple[int, int]]
 
     def of(self, index: Tensor) -> Colours:
         """The moves of the samples `index` (int64 [m])."""
-        return Colours(self.box, self.rows[index], self.columns[index], self.steps[index])
+        return Colours(self.box, self.corners[index], self.steps[index], self.sizes)
 
-    def moved(self, number: int, x: Tensor, best: Tensor) -> Tensor:
-        """`best` [n, c, h, w] after move `number`."""
-        inside = self.rows[:, number, None, :, None] * self.columns[:, number, None, None, :]
-        step = self.steps[:, number, :, None, None]
-        point = self._coloured(x, best, inside, step)
-        idle = (point == best).flatten(1).all(dim=1)
-        if point.device.type != "cpu":  # where asking whether there is any would cost more
-            return self._coloured(x, best, inside, step.where(~idle[:, None, None, None], -step))
-        rows = idle.nonzero().squeeze(1)
-        if not rows.shape[0]:
-            return point
-        turned = self._coloured(x[rows], best[rows], inside[rows], -step[rows])
-        return point.index_copy_(0, rows, turned)
-
-    def _coloured(self, x: Tensor, best: Tensor, inside: Tensor, step: Tensor) -> Tensor:
-        return best.lerp((x + step).clamp_(self.box.low, self.box.high), inside)
+    def tried(self, number: int, x: Tensor, best: Tensor) -> Patch:
+        """Move `number` on `best` [n, c, h, w], in its memory."""
+        n, c, h, w = best.shape
+        window = offsets(self.sizes[number], (c, h, w), best.device)
+        places = self.corners[:, number, None] + window
+        step = self.steps[:, number].repeat_interleave(window.shape[0] // c, dim=1)
+        flat = best.view(n, -1)
+        clean, old = x.view(n, -1).gather(1, places), flat.gather(1, places)
+        new = (clean + step).clamp_(self.box.low, self.box.high)
+        idle = (new == old).all(dim=1, keepdim=True)
+        new = (clean - step).clamp_(self.box.low, self.box.high).where(idle, new)
+        flat.scatter_(1, places, new)
+        return Patch(best, places, old, new)
 
 
 def colours(chances: Tensor, covered: Sequence[float], x: Tensor, *, budget: Budget) -> Colours:
@@ -70,7 +88,7 @@ def colours(chances: Tensor, covered: Sequence[float], x: Tensor, *, budget: Bud
     """
     _, c, h, w = x.shape
     sizes = [window_size(share, h, w) for share in covered]
-    rows = stretches(chances[:, :, 0], [high for high, _ in sizes], h)
-    columns = stretches(chances[:, :, 1], [wide for _, wide in sizes], w)
+    room = chances.new_tensor([(h - high + 1, w - wide + 1) for high, wide in sizes])
+    top, left = (chances[:, :, :2] * room).long().unbind(dim=2)
     up = chances[:, :, 2 : 2 + c] < 1 / 2
-    return Colours(budget.box, rows, columns, budget.eps * (2 * up.to(x.dtype) - 1))
+    return Colours(budget.box, top * w + left, budget.eps * (2 * up.to(x.dtype) - 1), sizes)

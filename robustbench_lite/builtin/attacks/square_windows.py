@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from .ball import chosen
+
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 SCHEDULE_LENGTH = 10_000
@@ -68,19 +72,29 @@ def places(chance: Tensor, size: tuple[int, int], height: int, width: int) -> Te
     return top * width + left + (rows[:, None] * width + columns).flatten()
 
 
-def stretches(chance: Tensor, sizes: Sequence[int], length: int) -> Tensor:
-    """1 in one stretch of a line per row and move, 0 elsewhere: float32 [n, moves, length].
+@lru_cache(maxsize=64)  # a search has one window size for hundreds of moves
+def offsets(size: tuple[int, int], shape: tuple[int, int, int], device: torch.device) -> Tensor:
+    """Flat positions of a window of `size` from its upper left pixel, int64 [c * size].
 
-    chance: float32 [n, moves] in [0, 1), from which its first place is drawn as in `places`.
-    sizes: of the stretch of each move.
+    `shape`: of the image, channels, height and width; channel by channel, row by row.
     """
     import torch
 
-    size = chance.new_tensor(sizes)
-    first = (chance * (length - size + 1)).floor()
-    half = (size - 1) / 2
-    away = torch.arange(length, device=chance.device) - (first + half)[:, :, None]
-    return torch.le(away.abs_(), half[:, None], out=away)
+    channels, rows, columns = (torch.arange(length) for length in (shape[0], *size))
+    plane = rows[:, None] * shape[2] + columns
+    return (channels[:, None, None] * (shape[1] * shape[2]) + plane).flatten().to(device)
+
+
+@dataclass(frozen=True, slots=True)
+class Anew:
+    """A move whose point [m, c, h, w] has memory of its own, beside that of the best points."""
+
+    point: Tensor
+    best: Tensor
+
+    def settled(self, better: Tensor) -> Tensor:
+        """The best points, those rows replaced by the point's that are `better` (bool [m])."""
+        return chosen(better, self.point, self.best)
 
 
 def _at_least_one(length: float) -> int:
