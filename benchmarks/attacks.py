@@ -130,12 +130,13 @@ def cascades(images: int) -> Iterator[Row]:
 
 
 def searches(network: str, images: int, limit: float) -> Iterator[Row]:
-    """Square-1000 beside every peer's."""
+    """Square-1000 beside every peer's, and beside its passes for all digits to the end."""
     eps = EPS["linf"]
     runtimes: tuple[Runtime, ...] = ("torch", "file")
     for runtime in runtimes:
         one = subject(network, images, runtime=runtime)
         peers: dict[str, Attack] = {
+            "bare loop, 1,000 forward passes": partial(bare, one.net, one.x, one.y, QUERIES, 0),
             "torchattacks": partial(
                 rivals.torchattacks,
                 "Square",
@@ -251,7 +252,7 @@ def measured(row: Row, rounds: int) -> str:
     ratios = sorted(ours / theirs for ours, theirs in times)
     ours, theirs = (statistics.median(column) for column in zip(*times, strict=True))
     spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
-    verdicts = "" if row.what == "PGD-40" else f"{found['ours']} and {found['theirs']}"
+    verdicts = "" if "bare" in row.beside else f"{found['ours']} and {found['theirs']}"
     cells = f"{len(row.subject.x)} | {ours:.2f} | {theirs:.2f} | {statistics.median(ratios):.2f}"
     return f"| {row.name} | {cells} | {spread} | {row.limit} | {verdicts} |"
 

@@ -37,7 +37,7 @@ def bumps(x: Tensor, budget: Budget, rng: SampleRng) -> Tensor:
     delta[:, :, top : top + down * high, left : left + across * wide] = grid * tile.repeat(
         down, across
     )
-    return _of_length_eps(x, delta, budget)
+    return _of_length_eps(x, delta.flatten(2), budget)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,29 +83,39 @@ def _shifted(x: Tensor, best: Tensor, chance: Tensor, covered: float, budget: Bu
     _, c, h, w = x.shape
     size = _odd(window_size(covered, h, w), h, w)
     delta = (best - x).flatten(2)
+    spent = _length(delta).square()
     first, second = (
         places(part, size, h, w)[:, None].expand(-1, c, -1)
         for part in (chance[:, :2], chance[:, 2 + c : 4 + c])
     )
     inside = delta.gather(2, first)
-    rest = delta.scatter(2, first, 0.0)
-    taken = inside.square().sum(2, keepdim=True) + rest.gather(2, second).square().sum(
+    delta.scatter_(2, first, 0.0)  # in place: a copy of the images for each would cost the most
+    taken = inside.square().sum(2, keepdim=True) + delta.gather(2, second).square().sum(
         2, keepdim=True
     )
-    unspent = (budget.eps**2 - delta.square().sum(dim=(1, 2), keepdim=True)).clamp_min(0.0)
+    unspent = (budget.eps**2 - spent).clamp_min(0.0)
     across = chance[:, 4 + c, None, None] < 1 / 2
     bump = _two_halves(size[1], size[0], x).T.where(across, _two_halves(*size, x))
     signs = (chance[:, 2 : 2 + c, None] < 1 / 2).to(x.dtype) * 2 - 1
     direction = _unit(inside) + signs * bump.flatten(1)[:, None]
     new = _unit(direction) * (taken + unspent / c).sqrt()
-    delta = rest.scatter(2, second, 0.0).scatter(2, first, new)
-    return _of_length_eps(x, delta.view_as(x), budget)
+    delta.scatter_(2, second, 0.0).scatter_(2, first, new)
+    return _of_length_eps(x, delta, budget)
 
 
 def _of_length_eps(x: Tensor, delta: Tensor, budget: Budget) -> Tensor:
-    length = delta.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()
-    scaled = delta * (budget.eps * INWARDS / length.clamp_min(TINY))
-    return (x + scaled).clamp(budget.box.low, budget.box.high)
+    """x [n, c, h, w] + delta [n, c, h * w] lengthened or shortened to eps, in the box."""
+    scale = budget.eps * INWARDS / _length(delta).clamp_min(TINY)
+    moved = x.flatten(2).addcmul(delta, scale)
+    return moved.clamp_(budget.box.low, budget.box.high).view_as(x)
+
+
+def _length(delta: Tensor) -> Tensor:
+    """The l2 norm of delta [n, c, p], [n, 1, 1]."""
+    import torch
+
+    length: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
+    return length[:, None, None]
 
 
 def _unit(window: Tensor) -> Tensor:

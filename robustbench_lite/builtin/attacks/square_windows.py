@@ -87,14 +87,17 @@ def offsets(size: tuple[int, int], shape: tuple[int, int, int], device: torch.de
 
 @dataclass(frozen=True, slots=True)
 class Anew:
-    """A move whose point [m, c, h, w] has memory of its own, beside that of the best points."""
+    """A move whose `point` [m, c, h, w] has memory of its own; that of `best` is written to."""
 
     point: Tensor
     best: Tensor
 
     def settled(self, better: Tensor) -> Tensor:
         """The best points, those rows replaced by the point's that are `better` (bool [m])."""
-        return chosen(better, self.point, self.best)
+        if self.point.device.type != "cpu":
+            return chosen(better, self.point, self.best)
+        rows = better.nonzero().squeeze(1)
+        return self.best.index_copy_(0, rows, self.point.index_select(0, rows))
 
 
 def _at_least_one(length: float) -> int:
