@@ -146,7 +146,7 @@ def searches(network: str, images: int, limit: float) -> Iterator[Row]:
                 norm="Linf",
                 eps=eps,
                 n_queries=QUERIES,
-            )
+            ),
         }
         if network == "undefended" and runtime == "torch":
             peers["pyautoattack"] = partial(
