@@ -66,19 +66,19 @@ class Seen:
         box, slack = self._budget.box, BOX_SLACK * self._budget.box.width
         delta = x.double().sub_(self._x.index_select(0, rows))
         distance = norms.distance(delta, self._budget.norm)
-        flat = x.flatten(1)
-        inside = ((flat >= box.low - slack) & (flat <= box.high + slack)).all(dim=1)
+        flat = x.flatten(1)  # `aminmax` and a comparison of every component take several times this
+        inside = (flat.amin(dim=1) >= box.low - slack) & (flat.amax(dim=1) <= box.high + slack)
         better = inside & (distance <= self._reach) & (distance < self._distance[rows])
-        order = better.nonzero()[:, 0]
-        if order.shape[0] == 0:
+        chosen = better.nonzero()[:, 0]
+        if chosen.shape[0] == 0:
             return
-        order = order[distance[order].argsort(descending=True, stable=True)]  # the nearest is last
-        last: dict[int, int] = {row: at for at, row in enumerate(rows[order].tolist())}
-        chosen = order[torch.tensor(sorted(last.values()), device=order.device)]
+        if rows.unique().shape[0] < rows.shape[0]:
+            chosen = _nearest_of_each(rows, distance, chosen)
         if self._best is None:
             self._best = self._x.clone()
-        self._best[rows[chosen]] = x[chosen].to(self._best.dtype)
-        self._distance[rows[chosen]] = distance[chosen]
+        rows = rows[chosen]
+        self._best.index_copy_(0, rows, x.index_select(0, chosen).to(self._best.dtype))
+        self._distance[rows] = distance[chosen]
 
     def loss(self, index: Tensor | None, name: str, value: Tensor) -> None:
         """Remember the loss [m] of one look; an attack raises it."""
@@ -119,6 +119,13 @@ class Seen:
 
 def _chosen(values: Tensor, index: Tensor | None) -> Tensor:
     return values if index is None else values[index]
+
+
+def _nearest_of_each(rows: Tensor, distance: Tensor, some: Tensor) -> Tensor:
+    """Of the places `some` the one of smallest `distance` for each of `rows`, int64."""
+    order = some[distance[some].argsort(descending=True, stable=True)]  # the nearest is last
+    last: dict[int, int] = {row: at for at, row in enumerate(rows[order].tolist())}
+    return order[torch.tensor(sorted(last.values()), device=order.device)]
 
 
 def _reach(budget: Budget, x: Tensor) -> float:

@@ -64,12 +64,12 @@ class _Search:
         return _Search(
             self.answers,
             self.index[index],
-            self.x[index],
+            self.x.index_select(0, index),
             self.clean[index],
             self.goal.rows(index),
             self.aim.rows(index),
             self.rivals[index],
-            self.best[index],
+            self.best.index_select(0, index),
             self.value[index],
         )
 

@@ -92,14 +92,15 @@ class Climb:
         """The run of the samples `index` (int64 [k])."""
         return Climb(
             budget=self.budget,
-            x=self.x[index],
-            walls=self.walls and (self.walls[0][index], self.walls[1][index]),
-            point=self.point[index],
-            before=None if self.before is None else self.before[index],
-            grad=self.grad[index],
+            x=self.x.index_select(0, index),
+            walls=self.walls
+            and (self.walls[0].index_select(0, index), self.walls[1].index_select(0, index)),
+            point=self.point.index_select(0, index),
+            before=None if self.before is None else self.before.index_select(0, index),
+            grad=self.grad.index_select(0, index),
             value=self.value[index],
-            best=self.best[index],
-            best_grad=self.best_grad[index],
+            best=self.best.index_select(0, index),
+            best_grad=self.best_grad.index_select(0, index),
             best_value=self.best_value[index],
             checked_value=self.checked_value[index],
             halved=self.halved[index],

@@ -77,15 +77,16 @@ class _Survivors:
         return _Survivors(
             self.budget,
             self.index[index],
-            self.x[index],
-            self.walls and (self.walls[0][index], self.walls[1][index]),
+            self.x.index_select(0, index),
+            self.walls
+            and (self.walls[0].index_select(0, index), self.walls[1].index_select(0, index)),
             self.goal.rows(index),
-            self.best[index],
+            self.best.index_select(0, index),
             self.value[index],
         )
 
-    def having_seen(self, point: Tensor, value: Tensor, broken: Tensor) -> _Survivors:
-        better = broken | (value > self.value)
+    def having_seen(self, point: Tensor, value: Tensor) -> _Survivors:
+        better = value > self.value
         best = chosen(better, point, self.best)
         return replace(self, best=best, value=value.where(better, self.value))
 
@@ -177,11 +178,13 @@ def pgd(
             value, grad, logits = _look(model, alive, point, objective, last=step == steps)
             if step or random_start:  # the clean input itself is never an answer
                 broken = alive.goal.reached(logits) & stop_when_broken
-                alive = alive.having_seen(point, value, broken)
-                kept = _indices(~broken)  # the only time a step waits for the device
-                if kept.shape[0] < broken.shape[0]:
-                    x_adv.index_copy_(0, alive.index, alive.best)
-                    alive, point, grad = alive.rows(kept), point[kept], grad[kept]
+                gone = _indices(broken)  # the only time a step waits for the device
+                if gone.shape[0]:
+                    x_adv.index_copy_(0, alive.index[gone], point.index_select(0, gone))
+                    kept = _indices(~broken)
+                    alive, value = alive.rows(kept), value[kept]
+                    point, grad = point.index_select(0, kept), grad.index_select(0, kept)
+                alive = alive.having_seen(point, value)
             length = step_size or budget.eps * _half_cosine(step / steps)
             point = alive.cut(point.add(norms.steepest(grad, budget.norm), alpha=length))
     return x_adv.index_copy(0, alive.index, alive.best)

@@ -91,9 +91,9 @@ class _Survivors:
         return _Survivors(
             model.rows(places),
             places,
-            self.x[index],
+            self.x.index_select(0, index),
             self.goal.rows(index),
-            self.best[index],
+            self.best.index_select(0, index),
             self.value[index],
             self.moves and self.moves.of(index),
         )
@@ -165,18 +165,22 @@ def square(
         value = margin(logits, alive.goal.labels).nan_to_num(-math.inf, -math.inf, -math.inf)
         broken = alive.goal.reached(logits)
         alive = alive.having_seen(move, value, broken)
-        kept = (~broken).nonzero().squeeze(1)  # the only time a query waits for the device
-        if kept.shape[0] < broken.shape[0]:
-            x_adv.index_copy_(0, alive.index, alive.best)
-            alive = alive.rows(model, kept)
+        gone = _indices(broken)  # the only time a query waits for the device
+        if gone.shape[0]:
+            x_adv.index_copy_(0, alive.index[gone], alive.best.index_select(0, gone))
+            alive = alive.rows(model, _indices(~broken))
     return x_adv.index_copy(0, alive.index, alive.best).view_as(x)
 
 
 def _unbroken(model: Classifier, x: Tensor, goal: Goal) -> _Survivors:
-    index = (~goal.reached(model.logits(x))).nonzero().squeeze(1)
+    index = _indices(~goal.reached(model.logits(x)))
     images = as_images(x[index])
     nothing = images.new_full((index.shape[0],), -math.inf)
     return _Survivors(model.rows(index), index, images, goal.rows(index), images.clone(), nothing)
+
+
+def _indices(mask: Tensor) -> Tensor:
+    return mask.nonzero().squeeze(1)
 
 
 def _cost(params: Params, shape: tuple[int, ...] | None, classes: int | None) -> Cost:  # noqa: ARG001

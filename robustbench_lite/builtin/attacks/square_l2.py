@@ -53,7 +53,7 @@ class Shifts:
 
     def of(self, index: Tensor) -> Shifts:
         """The moves of the samples `index` (int64 [m])."""
-        return Shifts(self.budget, self.chances[index], self.covered)
+        return Shifts(self.budget, self.chances.index_select(0, index), self.covered)
 
     def tried(self, number: int, x: Tensor, best: Tensor) -> Anew:
         """Move `number` on `best` [n, c, h, w]."""

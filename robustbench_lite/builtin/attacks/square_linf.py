@@ -64,7 +64,12 @@ class Colours:
 
     def of(self, index: Tensor) -> Colours:
         """The moves of the samples `index` (int64 [m])."""
-        return Colours(self.box, self.corners[index], self.steps[index], self.sizes)
+        return Colours(
+            self.box,
+            self.corners.index_select(0, index),
+            self.steps.index_select(0, index),
+            self.sizes,
+        )
 
     def tried(self, number: int, x: Tensor, best: Tensor) -> Patch:
         """Move `number` on `best` [n, c, h, w], in its memory."""
