@@ -72,7 +72,7 @@ class Seen:
         chosen = better.nonzero()[:, 0]
         if chosen.shape[0] == 0:
             return
-        if rows.unique().shape[0] < rows.shape[0]:
+        if rows.unique().shape[0] < rows.shape[0]:  # type: ignore[no-untyped-call]
             chosen = _nearest_of_each(rows, distance, chosen)
         if self._best is None:
             self._best = self._x.clone()
