@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .frames import load_run as load_run
     from .hookspecs import AnalysisSpec as AnalysisSpec
     from .hookspecs import AttackSpec as AttackSpec
+    from .hookspecs import Column as Column
     from .hookspecs import DatasetSpec as DatasetSpec
     from .hookspecs import ExecutorSpec as ExecutorSpec
     from .hookspecs import Member as Member
@@ -80,6 +81,7 @@ _HOMES = {
     "hookspecs": (
         "AnalysisSpec",
         "AttackSpec",
+        "Column",
         "DatasetSpec",
         "ExecutorSpec",
         "Member",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import pluggy
 
@@ -146,11 +146,36 @@ class DatasetSpec:
     api: int = API_VERSION
 
 
+Shown = Literal["text", "number", "percent", "mark"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """How the report shows one column of an analysis' table.
+
+    `shown`: `text`, as it is; `number`, four significant digits; `percent`, of a share in [0, 1];
+    `mark`: `yes` and `no` with a sign that can be seen at a glance. `unit`: the column that says
+    `percent` or `number` in each row, in place of `shown`. `low`, `high`: the columns of its
+    limits, and `below` that of a note: they stand in small below the value. `signed`: positive
+    values with their sign.
+    """
+
+    name: str
+    title: str
+    shown: Shown = "text"
+    unit: str = ""
+    low: str = ""
+    high: str = ""
+    below: str = ""
+    signed: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnalysisSpec:
     """A table computed from a finished run: `implementation(run, **params) -> pandas.DataFrame`.
 
-    `run` is a `StoredRun`. The frame is written to tables/<name>.csv and shown in the report.
+    `run` is a `StoredRun`. The frame is written to tables/<name>.csv and shown in the report: what
+    `columns` names, in that order, or every column as it is if there are none.
     """
 
     name: str
@@ -158,6 +183,7 @@ class AnalysisSpec:
     summary: str
     params: type[Params] = NoParams
     paper: str = ""
+    columns: tuple[Column, ...] = ()
     api: int = API_VERSION
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import re
 import secrets
 import tempfile
 import time
@@ -23,13 +22,13 @@ import torch
 from . import diagnose, gate, identity, machine, needs, plugins, records, store, tablegate
 from . import plan as planning
 from . import suite as suites
+from .analyse import analyse, table_path
 from .assess import assess
 from .errors import EnvironmentProblem, PluginError, UsageError
-from .params import referring, refers_to
 from .plugins import Registry
 from .prepare import Options, Prepared, prepare, registry_of
 from .progress import line
-from .stock import Stock, StockBench
+from .stock import Stock
 from .store import RunDirectory, StoredRun
 from .types import (
     Cell,
@@ -44,6 +43,7 @@ from .types import (
     Verdict,
 )
 from .versus import Baselines, chosen, overridden
+from .words import slug
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,8 @@ def run(path: Path, options: Options, observer: Observer) -> Finished:
         ended = _ended(directory.path, prepared.plan, options, status)
         store.write_json(directory.path / store.MANIFEST, manifest | ended)
     finished = judge_run(directory.path, gates)
-    _analyse(finished.run, prepared, device, threads)
+    stock = stock_of(prepared, device, threads)
+    analyse(finished.run, prepared.suite.analyses, prepared.registry, stock, device)
     if any(each.analysis for each in gates):
         finished = judge_run(directory.path, gates)
     finished = dataclasses.replace(finished, computed=computed, reused=reused)
@@ -222,7 +223,7 @@ def judge_run(
     measured = gate.check(
         on_cells, table, assessed.lacking, samples=stored.samples, compared=compared
     )
-    told = tablegate.check(gates, lambda name: _table(path, name), partial=stored.partial)
+    told = tablegate.check(gates, lambda name: table_path(path, name), partial=stored.partial)
     verdict = gate.verdict(
         (*measured, *told), table, environment=environment[0] if environment else ""
     )
@@ -239,34 +240,6 @@ def _write_reports(run: StoredRun, registry: Registry, names: Sequence[str]) -> 
             raise UsageError(plugins.missing(registry, "reporter", name))
         with store.naming_disk_problems(run.path):
             plugins.implementation(registry.reporters[name])(run)
-
-
-def _analyse(run: StoredRun, prepared: Prepared, device: str, threads: int) -> None:
-    """Every analysis in the order of the suite; a later one finds the tables of the earlier.
-
-    A run that was cut makes no model for the sake of an analysis alone.
-    """
-    stock = stock_of(prepared, device, threads)
-    there = {name for cell in run.plan.cells for name in (cell.model, cell.source)}
-    for entry in prepared.suite.analyses:
-        needed = {each.name for each in refers_to(entry.params) if each.kind == "model"}
-        if run.partial and not needed <= there:
-            missing = ", ".join(sorted(needed - there))
-            log.warning("analysis '%s' is left out: this run has no %s", entry.name, missing)
-            continue
-        registered = prepared.registry.analyses[entry.analysis]
-        params = dict(entry.params)
-        if referring(registered.spec.params):
-            params["bench"] = StockBench(stock, "", device)
-        frame = plugins.implementation(registered)(run, **params)
-        path = _table(run.path, entry.name)
-        with store.naming_disk_problems(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            frame.to_csv(path, index=False)  # type: ignore[attr-defined]  # a DataFrame by contract
-
-
-def _table(run: Path, analysis: str) -> Path:
-    return run / "tables" / f"{_slug(analysis)}.csv"
 
 
 def stock_of(prepared: Prepared, device: str, threads: int) -> Stock:
@@ -326,7 +299,7 @@ def _directory(prepared: Prepared, options: Options) -> RunDirectory:
     plan_id = planning.plan_id(prepared.plan)
     if options.output is not None:
         return store.open_directory(options.output, plan_id)
-    root = REPORTS / _slug(prepared.suite.name)
+    root = REPORTS / slug(prepared.suite.name)
     if options.resume:
         for manifest in sorted(root.glob(f"*/{store.MANIFEST}"), reverse=True):
             if store.plan_id_of(manifest.parent) == plan_id:
@@ -419,7 +392,3 @@ def _manifest(prepared: Prepared, options: Options, device: str, threads: int) -
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "suite"

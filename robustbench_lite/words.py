@@ -68,3 +68,8 @@ def duration(text: str) -> float | None:
     given = zip(found.groups(), _PARTS, strict=True)
     seconds = sum(float(number) * each for number, each in given if number is not None)
     return seconds if 0 < seconds < float("inf") else None
+
+
+def slug(name: str) -> str:
+    """A name as the name of a file or a folder."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "suite"

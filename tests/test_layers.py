@@ -67,7 +67,7 @@ LAYERS = (
         "compare",
         "report",
     },
-    {"prepare", "doctor", "assess", "versus", "history", "frames", "train"},
+    {"analyse", "prepare", "doctor", "assess", "versus", "history", "frames", "train"},
     {"run", "rebuild", "replay"},
     {"cli"},
     {"__main__"},

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..types import CLEAN, NORMS, WORST_CASE, Finding, GateResult, Row
 from . import (
@@ -20,6 +18,7 @@ from . import (
     transfer,
     words,
 )
+from .analyses import analyses
 from .charts import Chart, charts, distances, slots
 from .keys import Keys
 from .limits import Limits
@@ -27,7 +26,6 @@ from .tallies import Place, Tally
 from .view import FinishedRun, summary_of
 
 _BUDGETS = 8  # columns of the first table
-_OWN_TABLES = ("cells.csv", "metrics.csv")
 _ROOM_FOR_CHANGES = 5  # one part in five of the pictures
 
 
@@ -39,16 +37,6 @@ class Glance:
     dataset: str
     clean: Row | None
     worst: tuple[Row | None, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Analysis:
-    """A table that an analysis wrote: its first lines, and how many more there are."""
-
-    name: str
-    head: tuple[str, ...]
-    lines: tuple[tuple[str, ...], ...]
-    left: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +153,7 @@ def _about(run: FinishedRun, cells: Sequence[Row], limits: Limits) -> dict[str, 
     components = [*run.plan.models.values(), *run.plan.datasets.values()]
     return {
         "costs": cost.costs(cells)[: limits.lines],
-        "analyses": list(_analyses(run.path / "tables", limits.lines // 24)),
+        "analyses": list(analyses(run.path / "tables", limits.lines)),
         "findings": findings[: limits.lines],
         "findings_left": max(0, len(findings) - limits.lines),
         "touched": {each.cells: _touched(each, cells) for each in findings[: limits.lines]},
@@ -235,24 +223,6 @@ def _values(chart: Chart) -> tuple[list[str], list[tuple[str, list[str]]]]:
         at = {point.eps: words.rate_text(point.rate) for point in series.points}
         lines.append((series.name, [at.get(eps, words.NOTHING) for eps in columns]))
     return [texts[eps] for eps in columns], lines
-
-
-def _analyses(folder: Path, most: int) -> Iterator[Analysis]:
-    """Tables beside our own, as analyses wrote them; only the first lines are held."""
-    for path in sorted(folder.glob("*.csv")):
-        if path.name in _OWN_TABLES:
-            continue
-        with path.open(encoding="utf-8", newline="") as stream:
-            reader = csv.reader(stream)
-            head = tuple(next(reader, ()))
-            lines: list[tuple[str, ...]] = []
-            left = 0
-            for line in reader:
-                if len(lines) < most:
-                    lines.append(tuple(words.cell(value) for value in line))
-                else:
-                    left += 1
-        yield Analysis(path.stem, head, tuple(lines), left)
 
 
 def _severity(finding: Finding) -> int:

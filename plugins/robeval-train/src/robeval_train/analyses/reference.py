@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from robustbench_lite import AnalysisSpec, Params
+from robustbench_lite import AnalysisSpec, Column, Params
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -271,4 +271,17 @@ SPEC = AnalysisSpec(
     implementation=reference,
     summary="a paper's numbers beside ours, with the windows that were agreed before",
     params=ReferenceParams,
+    columns=(
+        Column(name="id", title="Row"),
+        Column(name="what", title="What is measured", below="note"),
+        Column(name="paper", title="Paper", unit="unit"),
+        Column(name="provenance", title="Provenance"),
+        Column(name="setting_matched", title="Setting matched"),
+        Column(name="ours", title="Ours [95 %]", unit="unit", low="lo", high="hi"),
+        Column(name="n", title="Samples", shown="number"),
+        Column(name="difference", title="Difference", unit="unit", signed=True),
+        Column(name="window", title="Window"),
+        Column(name="inside", title="Inside", shown="mark"),
+        Column(name="verdict", title="Verdict"),
+    ),
 )
