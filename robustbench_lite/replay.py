@@ -25,6 +25,7 @@ from .samples import content_hashes
 from .stats import rate
 from .store import StoredRun
 from .types import CLEAN, Candidates, Cell, Json, LoadedModel, Places, Rate, Samples
+from .words import did_you_mean, listed
 
 BATCH = 250
 CAUTION = (
@@ -62,10 +63,15 @@ class Given:
 
 
 def given(text: str, stored: StoredRun) -> Given:
-    """Read `[NAME=]FILE`; NAME is a model of the run."""
+    """Read `[NAME=]FILE`; NAME is a model of the run. Raises UsageError for another name."""
     head, equals, tail = text.partition("=")
     if equals and head in stored.plan.models:
         return Given(name=head, file=Path(tail))
+    if equals and Path(tail).is_file() and not Path(text).is_file():
+        helps = did_you_mean(head, stored.plan.models) or (
+            f"models of the run: {listed(stored.plan.models)}",
+        )
+        raise UsageError("\n  help: ".join([f"--model: the run has no model '{head}'", *helps]))
     return Given(name=None, file=Path(text))
 
 

@@ -139,6 +139,18 @@ def test_a_file_in_its_place(
         assert again["newly_wrong"] == points.sample_id[~broke & wrong].tolist()
 
 
+def test_a_name_that_the_run_does_not_have_is_no_part_of_a_file_name(
+    robeval: Robeval, run: Path, weights: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    same = graph(tmp_path / "same.onnx", *weights, (1, 28, 28))
+    ended = robeval("replay", str(run), "--model", f"linaer={same}")
+    assert ended.code == 2
+    assert "--model: the run has no model 'linaer'" in ended.err
+    assert "did you mean 'linear'?" in ended.err
+    odd = graph(tmp_path / "a=b.onnx", *weights, (1, 28, 28))
+    assert replayed(robeval, "--model", str(odd))
+
+
 def test_a_model_for_another_task_is_refused(
     robeval: Robeval, run: Path, weights: tuple[np.ndarray, np.ndarray], tmp_path: Path
 ) -> None:
