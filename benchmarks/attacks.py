@@ -1,12 +1,14 @@
 """What attacks cost beside bare passes and beside other libraries' attacks: ratios of CPU time.
 
     python -m benchmarks.attacks [--images 250] [--rounds 5] [--cascade 40] [--only TEXT]
+        [--allocator system]
 
 Process CPU time with one thread, both sides in turns, the median of the ratios of all rounds; one
 round more warms up. Both sides get the same digits, budget, steps and batch. A peer attacks the
 torch module, robeval the same module; "file": robeval attacks the ONNX file that ships, with
 gradients from its twin and scores from onnxruntime. What is freed stays with the process, on both
-sides: see `quickstart.keep_freed_memory`.
+sides, as in a run (`quickstart.keep_freed_memory`); `--allocator system` leaves the C library as it
+is, which a peer's user has.
 """
 
 from __future__ import annotations
@@ -264,12 +266,13 @@ def main() -> None:
     parser.add_argument("--cascade", type=int, default=40, help="images of whole AutoAttacks")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="rows with this text in their name")
+    parser.add_argument("--allocator", choices=["kept", "system"], default="kept")
     chosen = parser.parse_args()
     for module in rivals.PACKAGES:
         if rivals.missing(module):
             parser.error(rivals.missing(module))
     torch.set_num_threads(1)
-    kept = keep_freed_memory()
+    kept = keep_freed_memory() if chosen.allocator == "kept" else "allocator as it is"
     print(f"{machine('torch', 'onnxruntime-gpu', *rivals.PACKAGES.values())}, {kept}", end="\n\n")
     print("| attack | beside | images | ours, s | theirs, s | ratio | from to | limit | broken |")
     print("|---|---|---:|---:|---:|---:|---|---:|---|")

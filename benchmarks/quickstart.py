@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import platform
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from robustbench_lite import AttackSpec, Box, Budget, LoadedModel, Norm, Places, SampleRng, norms
+from robustbench_lite import machine as machines
 from robustbench_lite.access import BatchMemory
 from robustbench_lite.builtin.models.onnx_file import load
 from robustbench_lite.builtin.models.parameters import OnnxParams
@@ -28,8 +28,6 @@ from robustbench_lite.types import Batch
 
 FOLDER = Path(nets.__file__).parent
 FILES = {"robust": "mnist_cnn_robust.onnx", "undefended": "mnist_cnn.onnx"}
-MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # glibc: malloc.h
-KEPT = 1 << 30
 EPS: dict[Norm, float] = {"linf": 0.3, "l2": 1.0}
 BOX = Box(0.0, 1.0)
 
@@ -151,17 +149,12 @@ def _module(net: nn.Module) -> LoadedModel:
 
 
 def keep_freed_memory() -> str:
-    """Have the C library keep what is freed, and say so in words; else why not.
+    """Have the C library keep what is freed, as a run does, and say so in words.
 
     Otherwise it hands memory back after a pass or keeps it, by the accident of what lies above it,
-    and the page faults of the next pass (up to 30 % of the time) fall to one side or the other.
+    and the page faults of the next pass (up to half of the time) fall to one side or the other.
     """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, TypeError, AttributeError):
-        return "allocator of the system as it is"
-    kept = mallopt(MMAP_THRESHOLD, KEPT) and mallopt(TRIM_THRESHOLD, KEPT)
-    return "freed memory kept (mallopt)" if kept else "mallopt refused"
+    return "freed memory kept" if machines.keep_freed_memory() else "allocator as it is"
 
 
 def machine(*packages: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import os
 import platform
@@ -25,6 +26,9 @@ PACKAGES = (
     "pydantic",
     "pluggy",
 )
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt (malloc.h)
+_LARGEST_KEPT = 32 << 20  # bytes of one buffer: the most that every glibc takes for this option
+_MOST_KEPT = (1 << 31) - 1  # bytes: an int is all that mallopt takes
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -50,6 +54,20 @@ def full_precision() -> None:
     """Multiply in float32 on every device: TF32 would keep 10 bits of each factor."""
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+
+
+def keep_freed_memory() -> bool:
+    """Have glibc keep what is freed for the next allocation; whether it does (not elsewhere).
+
+    By default it hands every larger buffer back to the system, and the next pass through a network
+    gets it again page by page: up to half of the time of a small one. What is kept is at most the
+    peak that the process has reached.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, TypeError, AttributeError):  # another C library, another system
+        return False
+    return bool(mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT) and mallopt(_TRIM_THRESHOLD, _MOST_KEPT))
 
 
 def threads(asked: int | None) -> int:

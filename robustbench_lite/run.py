@@ -71,6 +71,7 @@ def run(path: Path, options: Options, observer: Observer) -> Finished:
     threads = machine.threads(options.threads)
     torch.set_num_threads(threads)
     machine.full_precision()
+    machine.keep_freed_memory()
     gates = overridden(prepared.suite.gates, options.baseline)
     baselines = chosen(gates, options.baseline)
     directory = _directory(prepared, options)
@@ -146,6 +147,7 @@ def rehearse(path: Path, options: Options) -> int:
     device, threads = machine.device(options.device), machine.threads(options.threads)
     torch.set_num_threads(threads)
     machine.full_precision()
+    machine.keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         directory = store.open_directory(Path(folder) / "run", planning.plan_id(prepared.plan))
         terms = Terms(keep=False)

@@ -48,6 +48,7 @@ def train(suite: Path, name: str, options: Options, output: Path | None) -> Trai
     device, threads = machine.device(options.device), machine.threads(options.threads)
     torch.set_num_threads(threads)
     machine.full_precision()
+    machine.keep_freed_memory()
     entries = {entry.name: entry for entry in prepared.suite.models}
     if name not in entries:
         hints = did_you_mean(name, entries) or (f"models: {listed(entries)}",)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -114,3 +116,33 @@ def test_a_gpu_is_named_with_its_memory() -> None:
     assert isinstance(hardware, dict)
     assert hardware["gpu"] == torch.cuda.get_device_name(0)
     assert isinstance(hardware["gpu_memory_bytes"], int)
+
+
+PASSES = """
+import resource, sys, torch
+from robustbench_lite import machine
+if sys.argv[1] == "kept" and not machine.keep_freed_memory():
+    sys.exit(3)
+big = 4_000_000  # bytes: above what glibc serves from its own heap as it comes
+def look():
+    return torch.ones(big // 4).mul_(2).sum()
+look()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(50):
+    look()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def test_freed_memory_is_not_asked_for_page_by_page_again() -> None:
+    """50 buffers of 4 MB: some 50,000 pages as glibc comes, none if they are kept."""
+    counts = {}
+    for how in ("kept", "system"):
+        argv = [sys.executable, "-c", PASSES, how]
+        ended = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if ended.returncode == 3:
+            pytest.skip("another C library than glibc")
+        assert ended.returncode == 0, ended.stderr
+        counts[how] = int(ended.stdout)
+    assert counts["kept"] < 1000
+    assert counts["kept"] <= counts["system"]
