@@ -29,7 +29,11 @@ class BoundedConv(nn.Conv2d):
 
 
 def build(options: Net, shape: Shape, classes: int) -> nn.Module:
-    """Three convolutional maxout layers with max pooling, a dense one, and the scores."""
+    """Three convolutional maxout layers with max pooling, a dense one, and the scores.
+
+    A pool at the edge may be cut short: on 32 x 32 pixels the convolutions then have 33, 15 and 9
+    rows, as the recipe's `partial_sum: 33` and `15` say.
+    """
     assert isinstance(options, ConvMaxout)
     layers: list[nn.Module] = [Kept(options.keep_input, rescale=False)]
     inputs = shape[0]
@@ -39,7 +43,7 @@ def build(options: Net, shape: Shape, classes: int) -> nn.Module:
         layers += [
             BoundedConv(inputs, channels * options.pieces, kernel, padding=padding, max_norm=norm),
             MaxPieces(options.pieces),
-            nn.MaxPool2d(pool, stride),
+            nn.MaxPool2d(pool, stride, ceil_mode=True),  # as cuda-convnet pools, for the recipe
             Kept(options.keep_hidden, rescale=True),
         ]
         inputs = channels

@@ -114,3 +114,8 @@ NETS: dict[str, type[Net]] = {
 def independent(net: Net) -> bool:
     """Whether each class is a yes or no of its own, trained by binary cross-entropy."""
     return isinstance(net, Rbf) or (isinstance(net, Maxout) and net.top == "sigmoids")
+
+
+def convolutional(net: Net) -> bool:
+    """Whether some of its layers are convolutions."""
+    return isinstance(net, ConvMaxout | Cnn | LeNet | ResNet18)

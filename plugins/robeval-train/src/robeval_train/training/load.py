@@ -11,7 +11,7 @@ from robustbench_lite import Bench, Json, LoadedModel, ModelError, Output, Place
 
 from .. import nets
 from ..nets.options import independent
-from . import costs, loop
+from . import augment, costs, loop
 from .kept import Folder
 from .options import TrainedParams
 
@@ -33,6 +33,7 @@ def load(
     """
     data = bench.dataset(params.on)
     classes = len(data.classes)
+    augment.check(params.augment, data.shape)
     own = independent(params.arch)
 
     def build() -> nn.Module:

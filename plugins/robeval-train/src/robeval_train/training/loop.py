@@ -21,10 +21,11 @@ from robustbench_lite import Box, Json, ModelError
 
 from ..nets.layers import constrain
 from . import optimisers, perturb, recipes
+from .augment import augmented
 from .costs import Cost, gradient
 from .draws import Draws
 from .kept import Folder
-from .options import Stop, TrainedParams
+from .options import Augment, Stop, TrainedParams
 
 log = logging.getLogger("robustbench_lite.progress")
 
@@ -143,7 +144,7 @@ class _Trainee:
         if course.net:
             net.load_state_dict(course.net)
         self.net = net.to(device)
-        self.optimiser = optimisers.make(job.options.optimiser, self.net.parameters())
+        self.optimiser = optimisers.make(job.options.optimiser, self.net)
         if course.optimiser:
             self.optimiser.load_state_dict(course.optimiser)
 
@@ -169,10 +170,12 @@ class _Trainee:
         self._close(torch.stack(losses), held, began)
 
     def _step(self, rows: Tensor, draws: Draws) -> Tensor:
-        job = self.job
+        job, x = self.job, self.data.x[rows]
+        if job.options.augment != Augment():
+            x = augmented(job.options.augment, x, job.box, draws.generator("augment"))
         step = recipes.Step(
             net=self.net,
-            x=self.data.x[rows],
+            x=x,
             y=self.data.y[rows],
             cost=job.cost,
             independent=job.independent,
