@@ -62,7 +62,7 @@ def load(
             folder=folder,
         )
         weights, record = loop.train(job)
-        kept = weights, folder.finish(weights, {**record, **_words(params), "device": device})
+        kept = weights, folder.finish(weights, {**record, **_words(params, device)})
     net = build()
     net.load_state_dict(kept[0])
     return as_model(net, data.shape, classes, device, own=own, facts=_facts(net, kept[1]))
@@ -98,8 +98,16 @@ def as_model(
     )
 
 
-def _words(params: TrainedParams) -> dict[str, Json]:
-    return {"arch": params.arch.name, "recipe": params.recipe.name, "seed": params.seed}
+def _words(params: TrainedParams, device: str) -> dict[str, Json]:
+    """What a record says beside the course: threads and device decide the last bits."""
+    return {
+        "arch": params.arch.name,
+        "recipe": params.recipe.name,
+        "seed": params.seed,
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+    }
 
 
 def _facts(net: nn.Module, record: Mapping[str, Json]) -> dict[str, Json]:

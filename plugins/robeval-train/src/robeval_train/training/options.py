@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, FiniteFloat, model_validator
 
 from robustbench_lite import DatasetRef, Params
 
-from ..nets.options import NETS, Net, convolutional
+from ..nets.options import NETS, Net, convolutional, independent
 
 Radius = Annotated[FiniteFloat, Field(ge=0)]
 BallNorm = Literal["linf", "l2"]
@@ -236,6 +236,11 @@ class TrainedParams(Params):
         exact = isinstance(self.recipe, WorstCaseLogistic)
         if exact and self.arch.name != "logistic":
             raise ValueError("recipe worst-case-logistic is exact for arch logistic alone")
+        if isinstance(self.recipe, Trades) and independent(self.arch):
+            raise ValueError(
+                f"recipe trades compares the outputs of a softmax; arch {self.arch.name} has a yes"
+                " or no for each class"
+            )
         slower = isinstance(self.optimiser, Sgd) and self.optimiser.conv_scale != 1
         if slower and not convolutional(self.arch):
             raise ValueError(f"conv_scale: arch {self.arch.name} has no convolution")
