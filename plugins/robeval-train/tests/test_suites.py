@@ -175,6 +175,7 @@ def test_the_full_profile_runs_on_a_slice(
         "vars.test_take.full": 60,
         "vars.few_take.full": 10,
         "vars.epochs.full": 2,
+        "vars.beside.full": 2,
         "vars.hold_out.full": 100,
         "vars.wide_hold_out": 100,
         "vars.units.full": 8,
