@@ -20,12 +20,14 @@ SHAPE = (1, 4, 4)
 CLASSES = 3
 
 
-def blobs(n: int = 120, classes: int = CLASSES, seed: int = 0) -> loop.Labelled:
+def blobs(
+    n: int = 120, classes: int = CLASSES, seed: int = 0, shape: tuple[int, ...] = SHAPE
+) -> loop.Labelled:
     """n noisy copies of `classes` random images in [0, 1]."""
     rng = torch.Generator().manual_seed(seed)
-    centres = torch.rand(classes, *SHAPE, generator=rng)
+    centres = torch.rand(classes, *shape, generator=rng)
     y = torch.arange(n) % classes
-    x = (centres[y] + 0.15 * torch.randn(n, *SHAPE, generator=rng)).clamp(0, 1)
+    x = (centres[y] + 0.15 * torch.randn(n, *shape, generator=rng)).clamp(0, 1)
     return loop.Labelled(x, y)
 
 
@@ -49,7 +51,7 @@ def job(
     return loop.Job(
         name="blobs",
         options=options,
-        build=lambda: nets.build(options.arch, SHAPE, classes),
+        build=lambda: nets.build(options.arch, tuple(data.x.shape[1:]), classes),
         data=data,
         box=Box(),
         cost=cost or (costs.per_class if own else costs.cross_entropy),

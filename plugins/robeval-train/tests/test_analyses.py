@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.stats import norm as normal
 from stored import Table, linear, run_with, source
-from torch import nn
+from torch import Tensor, nn
 
 from robeval_train.analyses import (
     agreement,
@@ -82,6 +82,30 @@ def test_a_line_through_a_linear_model_has_one_piece_and_turns_wrong_where_the_m
     assert row["wrong_from"] == pytest.approx(0.5, abs=0.011)
     assert row["wrong_width"] == pytest.approx(9.5, abs=0.02)
     assert row["wrong_share"] == pytest.approx(9.5 / 9.75, abs=2e-3)
+
+
+class Vee(nn.Module):
+    """Scores (0, |x| - 0.5) of one number: class 1 on both sides of a gap."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = x.flatten(1).abs() - 0.5
+        return torch.cat([torch.zeros_like(z), z], dim=1)
+
+
+@pytest.mark.parametrize(
+    ("x", "label", "ends"), [(1.0, 1, (-10.0, 0.5)), (0.25, 0, (-0.75, 0.25)), (1.0, 0, None)]
+)
+def test_the_right_interval_is_the_one_around_the_sample(
+    x: float, label: int, ends: tuple[float, float] | None
+) -> None:
+    """Beyond the gap the class is right again: that is another interval."""
+    data = source(torch.tensor([[x]]), torch.tensor([label]), 2)
+    bench = Table({"m": as_model(Vee(), (1,), 2, "cpu", own=False, facts={})}, {"d": data})
+    (row,) = paths.paths(
+        EMPTY, bench=bench, models=("m",), dataset="d", samples=1, reach=10.0, points=2001, eps=0.25
+    ).to_dict("records")
+    found = (row["right_from"], row["right_to"])
+    assert found == ((None, None) if ends is None else pytest.approx(ends, abs=0.011))
 
 
 def test_turning_a_sample_keeps_its_length_and_no_turn_changes_nothing() -> None:

@@ -40,7 +40,8 @@ def test_contrast_normalisation_gives_every_image_mean_zero_and_nearly_variance_
     flat = whitened.normalised(correlated(50), 10.0)
     assert float(flat.mean(dim=1).abs().max()) < 1e-12
     assert float((flat * flat).mean(dim=1).min()) > 0.9
-    assert not whitened.normalised(torch.full((1, 1, 3, 3), 0.5), 10.0).any()
+    for bias in (10.0, 0.0):
+        assert not whitened.normalised(torch.full((1, 1, 3, 3), 0.5), bias).any()
 
 
 def test_shapes_must_agree() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -111,6 +112,17 @@ def test_an_interruption_in_the_second_phase_changes_nothing(tmp_path: Path, ret
     assert same(whole, outcome(tmp_path, "cut", given))
 
 
+@pytest.mark.parametrize("retrain", ["no", "anew", "on"])
+def test_an_interruption_after_the_last_epoch_changes_nothing(tmp_path: Path, retrain: str) -> None:
+    """Its state is kept, its finished weights are not: nothing is left to train."""
+    given: dict[str, object] = {"arch": "softmax", "optimiser": {"name": "sgd", "lr": 0.05}}
+    given |= {**STOP, "retrain": retrain}
+    whole, record = loop.train(job(tmp_path / "a", given))
+    again, resumed = loop.train(job(tmp_path / "a", given))
+    assert same(whole, again)
+    assert resumed == record
+
+
 def test_early_stopping_on_adversarial_error_looks_at_fgsm_examples(tmp_path: Path) -> None:
     stop = {"on": "adversarial", "patience": 2, "eps": 0.2}
     given = {"arch": MAXOUT, "hold_out": 30, "stop": stop, "epochs": 6}
@@ -128,6 +140,35 @@ def test_a_diverging_training_is_an_error_that_names_epoch_and_step(tmp_path: Pa
         loop.train(job(tmp_path / "a", given))
     assert Folder(tmp_path / "a").finished() is None
     assert Folder(tmp_path / "a").state() is None
+
+
+def test_weights_that_the_last_step_broke_are_no_model(tmp_path: Path) -> None:
+    """One step of one epoch: its loss is finite, what it leaves behind is not."""
+    given = {"arch": "softmax", "optimiser": {"name": "sgd", "lr": 1e20}, "epochs": 1}
+    data = blobs(20)
+    large = loop.Labelled(data.x * 1e30, data.y)
+    with pytest.raises(ModelError, match=r"diverged: '1\.weight' is not finite after epoch 1"):
+        loop.train(job(tmp_path / "a", given, data=large))
+    assert Folder(tmp_path / "a").state() is None
+
+
+@pytest.mark.parametrize("stop", [None, {"patience": 2}])
+def test_a_held_out_cost_that_is_not_finite_is_an_error(
+    tmp_path: Path, stop: dict[str, object] | None
+) -> None:
+    data = blobs()
+    data.x[-1, 0, 0, 0] = math.nan
+    given = {"arch": MAXOUT, "hold_out": 30, "stop": stop}
+    with pytest.raises(ModelError, match="mean cost of the 30 held-out samples is nan after ep"):
+        loop.train(job(tmp_path / "a", given, data=data))
+    assert Folder(tmp_path / "a").state() is None
+
+
+@pytest.mark.parametrize("content", [b"", b"cut short", b"PK\x03\x04 cut short"])
+def test_a_state_that_cannot_be_read_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / STATE).write_bytes(content)
+    with pytest.raises(EnvironmentProblem, match=r"state\.pt cannot be read .*delete it to begin"):
+        loop.train(job(tmp_path, {}))
 
 
 def test_progress_goes_to_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -176,6 +217,7 @@ def test_l1_and_decay_shrink_what_they_penalise(tmp_path: Path) -> None:
         ({"stop": {}}, "stop needs held-out samples"),
         ({"retrain": "anew"}, "add stop"),
         ({"recipe": "worst-case-logistic"}, "exact for arch logistic alone"),
+        ({"recipe": "trades", "arch": "rbf"}, "arch rbf has a yes or no for each class"),
         ({"epochs": 0}, "greater than or equal to 1"),
     ],
 )

@@ -68,6 +68,17 @@ def test_the_maxout_recipe_has_the_sizes_and_the_start_of_the_paper() -> None:
     assert kept == [(0.8, False), (0.5, True), (0.5, True)]
 
 
+def test_the_cifar_network_has_the_maps_of_the_recipe() -> None:
+    """`partial_sum` must divide the places of a map: 33 of the first, 15 of the second."""
+    net = nets.build(options.ConvMaxout(), (3, 32, 32), 10)
+    seen: list[tuple[int, ...]] = []
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(lambda _, __, out: seen.append(tuple(out.shape[1:])))
+    net.eval()(torch.zeros(1, 3, 32, 32))
+    assert seen == [(192, 33, 33), (384, 15, 15), (384, 9, 9)]
+
+
 def test_max_pieces_takes_the_largest_piece_of_each_unit() -> None:
     x = torch.tensor([[1.0, 2.0, 3.0, 4.0, 0.0, 9.0]])  # 3 pieces of 2 units
     assert torch.equal(MaxPieces(3)(x), torch.tensor([[3.0, 9.0]]))
@@ -83,6 +94,21 @@ def test_constrain_shortens_long_rows_in_place_and_leaves_short_ones() -> None:
     assert float(after[0].norm()) == pytest.approx(1.0)
     assert torch.allclose(after[0] / after[0].norm(), before[0] / before[0].norm())
     assert torch.equal(after[1:], before[1:])
+
+
+def test_constrain_bounds_every_kernel_of_a_convolution_by_itself() -> None:
+    net = nets.build(options.ConvMaxout(channels=(4, 4, 4), dense=8), (2, 28, 28), 3)
+    kernels = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d)]
+    with torch.no_grad():
+        for layer in kernels:
+            layer.weight.mul_(1e4)
+            layer.weight[0].mul_(1e-5)
+    short = [layer.weight[0].detach().clone() for layer in kernels]
+    constrain(net)
+    for layer, limit, kept in zip(kernels, (0.9, 1.9365, 1.9365), short, strict=True):
+        norms = layer.weight.detach().flatten(1).norm(dim=1)
+        assert torch.allclose(norms[1:], torch.full_like(norms[1:], limit))
+        assert torch.equal(layer.weight[0].detach(), kept)
 
 
 @pytest.mark.parametrize("rescale", [False, True])

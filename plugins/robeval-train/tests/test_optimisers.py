@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from blobs import blobs, job
 from torch import nn
 
-from robeval_train.training import optimisers
+from robeval_train import nets
+from robeval_train.nets.options import ConvMaxout
+from robeval_train.training import loop, optimisers
 from robeval_train.training.adabound import Bounded
+from robeval_train.training.draws import Draws
 from robeval_train.training.options import Sgd
+
+DENSE = 13  # where the dense layers of conv-maxout begin: behind a mask and three blocks of four
 
 
 def walked(optimiser: str, steps: int, **settings: float) -> torch.Tensor:
@@ -52,7 +60,48 @@ def test_the_momentum_goes_linearly_to_its_end(epoch: int, expected: float) -> N
 
 def test_the_rate_is_divided_after_every_step_down_to_its_least() -> None:
     options = Sgd(lr=0.1, decay=1.000004, least=1e-6)
-    made = optimisers.make(options, [nn.Parameter(torch.zeros(1))])
+    made = optimisers.make(options, nn.Linear(1, 1))
     for steps, expected in ((0, 0.1), (122_000, 0.0614), (10**8, 1e-6)):
         optimisers.schedule(options, made, steps=steps, epoch=1)
         assert made.param_groups[0]["lr"] == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "expected"), [(1, 0.17), (251, 0.085), (501, 0.0017), (900, 0.0017)]
+)
+def test_the_rate_goes_linearly_to_its_end(epoch: int, expected: float) -> None:
+    options = Sgd(lr=0.17, final_lr=0.0017, lr_saturate=500)
+    assert optimisers.rate(options, 10_000, epoch) == pytest.approx(expected, rel=0.02)
+
+
+def test_without_a_scale_there_is_one_group_and_with_it_convolutions_stand_apart() -> None:
+    net = nets.build(ConvMaxout(channels=(4, 4, 4), dense=8), (1, 28, 28), 3)
+    (one,) = optimisers.make(Sgd(), net).param_groups
+    assert [id(each) for each in one["params"]] == [id(each) for each in net.parameters()]
+    rest, slow = optimisers.make(Sgd(conv_scale=0.05), net).param_groups
+    assert {each.ndim for each in slow["params"]} == {4, 1}
+    assert [len(rest["params"]), len(slow["params"])] == [4, 6]
+
+
+def test_the_first_step_of_a_convolution_is_its_scale_times_the_step_without(
+    tmp_path: Path,
+) -> None:
+    """One batch, one step; the kernels are so short that no norm binds."""
+    sgd = {"name": "sgd", "lr": 0.1, "momentum": 0.5}
+    given: dict[str, object] = {
+        "arch": {"name": "conv-maxout", "channels": [4, 4, 4], "dense": 8},
+        "epochs": 1,
+    }
+    moved = []
+    for name, scale in (("whole", 1.0), ("slow", 0.25)):
+        optimiser = {"optimiser": {**sgd, "conv_scale": scale}}
+        one = job(tmp_path / name, given | optimiser, data=blobs(20, shape=(1, 16, 16)))
+        start = Draws(0, 0).built(one.build).state_dict()
+        weights, _ = loop.train(one)
+        moved.append({key: weights[key] - start[key] for key in weights})
+    whole, slow = moved
+    for key, step in whole.items():
+        conv = int(key.split(".")[0]) < DENSE
+        assert float(step.abs().max()) > 0
+        expected = step * 0.25 if conv else step
+        assert torch.allclose(slow[key], expected, atol=1e-9, rtol=1e-3), key

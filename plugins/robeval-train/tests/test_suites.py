@@ -17,6 +17,7 @@ from robustbench_lite.store import load_run
 
 ROOT = Path(__file__).parents[3]
 GOODFELLOW = ROOT / "suites" / "goodfellow2015.yaml"
+AGREEMENT = ROOT / "suites" / "goodfellow2015-agreement.yaml"
 SMALL = """\
 schema: 1
 name: small
@@ -154,6 +155,10 @@ def test_goodfellow_is_valid_in_every_profile(
     assert here(*argv) == 0
 
 
+def test_the_agreement_suite_is_valid(here: Callable[..., int], mnist: Path) -> None:
+    assert here("validate", AGREEMENT, "--data", mnist) == 0
+
+
 def _some_cifar(folder: Path) -> None:
     """Random images in the format of CIFAR-10's binary batches."""
     folder.mkdir()
@@ -175,6 +180,7 @@ def test_the_full_profile_runs_on_a_slice(
         "vars.test_take.full": 60,
         "vars.few_take.full": 10,
         "vars.epochs.full": 2,
+        "vars.beside.full": 2,
         "vars.hold_out.full": 100,
         "vars.wide_hold_out": 100,
         "vars.units.full": 8,
@@ -211,3 +217,18 @@ def test_the_full_profile_runs_on_a_slice(
         line for r in records for line in r["history"] if "held_out_adversarial_error" in line
     ]
     assert adversarial
+
+
+@pytest.mark.slow
+def test_the_agreement_suite_tabulates_every_case_on_a_slice(
+    here: Callable[..., int], tmp_path: Path, mnist: Path
+) -> None:
+    sets = ("--set", "vars.take=300", "--set", "vars.judged=40")
+    assert here("run", AGREEMENT, "--data", mnist, "-o", "out", "-q", *sets) in {0, 8}
+    text = (tmp_path / "out" / "reference.md").read_text()
+    for case in ("the paper", "maxout 100 epochs, seed 2", "maxout 15, softmax 30 epochs"):
+        assert f"| {case} | " in text
+    with (tmp_path / "out" / "tables" / "epochs-of-maxout.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["case"] for row in rows[:3]] == ["the paper", "maxout 5 epochs", "maxout 15 epochs"]
+    assert all(0 <= float(row["A3"]) <= 1 for row in rows)

@@ -14,39 +14,45 @@ if TYPE_CHECKING:
 
 FILE = "reference.md"
 _MARK = ("id", "what", "paper", "provenance")
+_CASES = ("case", "n")
+_LIMITS = ("_lo", "_hi")
 Row = Mapping[str, str]
 
 
 def write(run: StoredRun) -> None:
-    """Write reference.md from every table of the run that is a reference table."""
-    parts = [_head(run)]
-    for path in sorted((run.path / "tables").glob("*.csv")):
-        rows = _rows(path)
-        if rows:
-            parts.append(_table(rows))
+    """Write reference.md from every table of the run that is a reference table or one of cases."""
+    tables = sorted((run.path / "tables").glob("*.csv"))
+    claims = [rows for rows in (_rows(path, _MARK) for path in tables) if rows]
+    parts = [_head(run, claims=bool(claims)), *(_table(rows) for rows in claims)]
+    parts += [_cases(path.stem, rows) for path in tables if (rows := _rows(path, _CASES))]
     parts.append(_seconds(run))
     (run.path / FILE).write_text("\n".join(parts), encoding="utf-8")
 
 
-def _rows(path: Path) -> list[Row]:
+def _rows(path: Path, mark: tuple[str, ...]) -> list[Row]:
     with path.open(encoding="utf-8", newline="") as stream:
         reader = csv.DictReader(stream)
-        return list(reader) if tuple(reader.fieldnames or ())[: len(_MARK)] == _MARK else []
+        return list(reader) if tuple(reader.fieldnames or ())[: len(mark)] == mark else []
 
 
-def _head(run: StoredRun) -> str:
+def _head(run: StoredRun, *, claims: bool) -> str:
     manifest = run.manifest
     versions = manifest.get("versions")
     torch = versions.get("torch") if isinstance(versions, Mapping) else None
     verdict = "" if run.verdict is None else f"\n\nVerdict: {run.verdict.sentence}"
-    return (
+    head = (
         f"# {manifest.get('suite')}: the paper's numbers and ours\n\n"
         f"Written by `{_command(run)}`, started {manifest.get('started')}"
-        f"{f' with torch {torch}' if torch else ''}, seed {manifest.get('seed')}.{verdict}\n\n"
-        "Every rate is over all samples of its row, with its 95 % Wilson interval. Provenance of"
-        " the paper's number: S the seed document, V read in a primary source, T a third party's,"
-        " M from memory, D derived, C calibrated by us. A window is what an honest reproduction"
-        " should reach in this profile; it was set before the run. `hard` rows are gates.\n"
+        f"{f' with torch {torch}' if torch else ''}, seed {manifest.get('seed')}.{verdict}\n"
+    )
+    if not claims:
+        return head
+    return (
+        f"{head}\nEvery rate is over all samples of its row, with its 95 % Wilson interval."
+        " Provenance of the paper's number: S the seed document, V read in a primary source, T a"
+        " third party's, M from memory, D derived, C calibrated by us. A window is what an honest"
+        " reproduction should reach in this profile; it was set before the run. `hard` rows are"
+        " gates.\n"
     )
 
 
@@ -65,6 +71,22 @@ def _table(rows: list[Row]) -> str:
     notes = [f"- **{row['id']}** {row['what']}: {row['note']}" for row in rows if row["note"]]
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return "\n".join([text, *(["", "Notes:", "", *notes] if notes else []), ""])
+
+
+def _cases(name: str, rows: list[Row]) -> str:
+    """A table of cases: shares in percent; how wide their limits are stands once, below."""
+    keys = [key for key in rows[0] if not key.endswith(_LIMITS)]
+    lines = [keys, ["---"] * len(keys)]
+    for row in rows:
+        cells = [_shown(row[key], "percent") for key in keys[2:]]
+        lines.append([row["case"].replace("|", "\\|"), row["n"].removesuffix(".0"), *cells])
+    ends = [
+        (row[f"{key}_lo"], row[f"{key}_hi"]) for row in rows for key in keys if f"{key}_lo" in row
+    ]
+    widest = max((float(high) - float(low) for low, high in ends if low and high), default=0.0)
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    limits = f"The widest 95 % Wilson interval has {100 * widest:.1f} points, from end to end;"
+    return f"## {name}\n\n{text}\n\n{limits} all of them stand in `tables/{name}.csv`.\n"
 
 
 def _line(row: Row) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from robustbench_lite import Bench
 
 LEVELS = 255.0  # the original's pixels; the constants below are in their unit
+TINY = 1e-8
 CHUNK = 5000
 
 
@@ -66,10 +67,13 @@ def load(params: WhitenedParams, *, places: Places, bench: Bench) -> DataSource:
 
 
 def normalised(x: Tensor, bias: float) -> Tensor:
-    """Global contrast normalisation of x [n, *shape] in [0, 1]: [n, features] float64."""
+    """Global contrast normalisation of x [n, *shape] in [0, 1]: [n, features] float64.
+
+    An image of one level is 0 everywhere, with and without a bias.
+    """
     flat = x.flatten(1).double() * LEVELS
     flat = flat - flat.mean(dim=1, keepdim=True)
-    return flat / (bias + (flat * flat).mean(dim=1, keepdim=True)).sqrt()
+    return flat / (bias + (flat * flat).mean(dim=1, keepdim=True)).sqrt().clamp_min(TINY)
 
 
 def _fitted(base: DataSource, bias: float, ridge: float) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,18 @@ from collections.abc import Iterable
 
 from robustbench_lite import AnalysisSpec
 
-from . import agreement, confidence, growth, paired, paths, reference, rotation, rubbish, weights
+from . import (
+    agreement,
+    confidence,
+    growth,
+    paired,
+    paths,
+    reference,
+    rotation,
+    rubbish,
+    transfer,
+    weights,
+)
 
 
 def specs() -> Iterable[AnalysisSpec]:
@@ -20,5 +31,6 @@ def specs() -> Iterable[AnalysisSpec]:
         reference.SPEC,
         rotation.SPEC,
         rubbish.SPEC,
+        transfer.SPEC,
         weights.SPEC,
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from robustbench_lite import AnalysisSpec, ModelRef, Params
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
 
 
 COLUMNS = ("id", "what", "n", "agreement", "agreement_lo", "agreement_hi", "chance")
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Of each sample: its class, those that a model names before and after, and how surely then."""
+
+    label: Classes
+    clean: Classes
+    adv: Classes
+    confidence: NDArray[np.float32]
 
 
 class AgreementParams(Params):
@@ -52,11 +63,12 @@ def agreement(
     """
     import pandas as pd
 
-    named = [_named(run, attack, model) for model in (first, second, third)]
-    found = [each for each in named if each is not None]
-    if len(found) < len(named):
+    three = [named(run, attack, model) for model in (first, second, third)]
+    found = [each for each in three if each is not None]
+    if len(found) < len(three):
         return pd.DataFrame([], columns=list(COLUMNS))
-    (m, y), (s, _), (r, _) = found
+    y = found[0].label
+    m, s, r = (each.adv for each in found)
     wrong = {"m": m != y, "s": s != y, "r": r != y}
     rows = [
         _row("A1", f"{third} = {first} | {first} wrong", r, m, wrong["m"]),
@@ -91,12 +103,14 @@ def _chance(a: Classes, b: Classes) -> float:
     return float((shares[0] * shares[1]).sum())
 
 
-def _named(run: StoredRun, attack: str, model: str) -> tuple[Classes, Classes] | None:
-    """The classes that a model names on the adversarial inputs, and the true ones."""
+def named(run: StoredRun, attack: str, model: str) -> Named | None:
+    """What a model says of the inputs of an attack entry, None without samples of it."""
     for cell in run.plan.cells:
         if (cell.entry, cell.model) == (attack, model):
             table = run.samples(cell.id)
-            return None if table is None else (table.adv_pred, table.label)
+            if table is None:
+                return None
+            return Named(table.label, table.clean_pred, table.adv_pred, table.adv_confidence)
     return None
 
 

@@ -44,7 +44,8 @@ def paths(
     """One row per model and sample.
 
     pieces: linear pieces of the scores on the grid (at least; kinks closer than a step are one).
-    right_from, right_to: the interval of e around 0 with the true class. wrong_from, wrong_width:
+    right_from, right_to: the interval of e around 0 with the true class, empty where the sample
+    itself is wrong. wrong_from, wrong_width:
     start and width of the longest stretch of e > 0 with one and the same wrong class. wrong_share:
     share of e in [eps, reach] with a wrong class.
     """
@@ -73,12 +74,12 @@ def _row(e: Tensor, scores: Tensor, label: int, eps: float) -> dict[str, object]
     wrong = pred != label
     beyond = e >= eps
     start, width = _longest(e, pred, label)
-    right = e[~wrong]
+    low, high = _around_zero(e, ~wrong)
     return {
         "label": label,
         "pieces": pieces(scores),
-        "right_from": float(right.min()) if len(right) else None,
-        "right_to": float(right.max()) if len(right) else None,
+        "right_from": low,
+        "right_to": high,
         "wrong_from": start,
         "wrong_width": width,
         "wrong_share": float(wrong[beyond].double().mean()),
@@ -94,10 +95,23 @@ def pieces(scores: Tensor) -> int:
     return runs + 1
 
 
+def _around_zero(e: Tensor, right: Tensor) -> tuple[float | None, float | None]:
+    """Ends of the stretch of `right` that holds the point nearest to e = 0."""
+    marks = right.tolist()
+    low = high = int(e.abs().argmin())
+    if not marks[low]:
+        return None, None
+    while low > 0 and marks[low - 1]:
+        low -= 1
+    while high + 1 < len(marks) and marks[high + 1]:
+        high += 1
+    return float(e[low]), float(e[high])
+
+
 def _longest(e: Tensor, pred: Tensor, label: int) -> tuple[float | None, float]:
     """Start and width of the longest stretch of e > 0 with one and the same wrong class."""
     best: tuple[float | None, float] = (None, 0.0)
-    positive = [(float(at), int(k)) for at, k in zip(e, pred, strict=True) if at > 0]
+    positive = [(at, k) for at, k in zip(e.tolist(), pred.tolist(), strict=True) if at > 0]
     begin = 0
     for at in range(1, len(positive) + 1):
         if at < len(positive) and positive[at][1] == positive[begin][1]:

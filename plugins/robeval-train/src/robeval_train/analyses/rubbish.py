@@ -72,7 +72,7 @@ def _row(
     row["confidence"] = float(best[fooled].double().mean()) if count else None
     row["mode"] = int(per_class.argmax()) if count else None
     row |= {f"share_{k}": float(per_class[k]) / max(count, 1) for k in range(model.num_classes)}
-    hits = _stepped(name, model, z[:stepped], eps)
+    hits = sum(_stepped(name, model, part, eps) for part in torch.split(z[:stepped], BATCH))
     return row | share("step_error", hits, min(stepped, samples) * model.num_classes)
 
 

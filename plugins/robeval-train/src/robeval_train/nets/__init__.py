@@ -30,7 +30,7 @@ _FILES = {
     "lenet": "lenet",
     "resnet18": "resnet",
 }
-_SHARED = ("layers",)
+_SHARED = ("__init__", "layers", "options")
 
 
 def build(options: Net, shape: Shape, classes: int) -> nn.Module:

@@ -53,13 +53,14 @@ class Maxout(Params):
 
 
 class ConvMaxout(Params):
-    """Convolutional maxout of the CIFAR-10 recipe (Goodfellow et al. 2013)."""
+    """Convolutional maxout of the CIFAR-10 recipe (Goodfellow et al. 2013); `init` as in maxout."""
 
     name: Literal["conv-maxout"] = "conv-maxout"
     channels: tuple[Positive, Positive, Positive] = (96, 192, 192)
     pieces: int = Field(default=2, ge=1)
     dense: int = Field(default=500, ge=1)
     dense_pieces: int = Field(default=5, ge=1)
+    init: FiniteFloat = Field(default=0.005, gt=0)
     keep_input: FiniteFloat = Field(default=0.8, gt=0, le=1)
     keep_hidden: FiniteFloat = Field(default=0.5, gt=0, le=1)
 
@@ -114,3 +115,8 @@ NETS: dict[str, type[Net]] = {
 def independent(net: Net) -> bool:
     """Whether each class is a yes or no of its own, trained by binary cross-entropy."""
     return isinstance(net, Rbf) or (isinstance(net, Maxout) and net.top == "sigmoids")
+
+
+def convolutional(net: Net) -> bool:
+    """Whether some of its layers are convolutions."""
+    return isinstance(net, ConvMaxout | Cnn | LeNet | ResNet18)

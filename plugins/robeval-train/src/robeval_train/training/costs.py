@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 Cost = Callable[[Tensor, Tensor], Tensor]
@@ -35,4 +35,16 @@ def no_class(scores: Tensor, *, independent: bool) -> Tensor:
 def gradient(cost: Tensor, x: Tensor, *, keep: bool = False) -> Tensor:
     """Gradient of the summed cost with respect to x alone."""
     (found,) = torch.autograd.grad(cost.sum(), x, retain_graph=keep)
+    return found
+
+
+def penalty(net: nn.Module, *, l1: float, decay: float) -> Tensor | float:
+    """l1 |first-layer weights|_1 + decay / 2 |all weights|^2, 0 where neither is asked for."""
+    weights = [weight for weight in net.parameters() if weight.ndim > 1]
+    found: Tensor | float = 0.0
+    if l1:
+        found = found + l1 * weights[0].abs().sum()
+    if decay:
+        squares = torch.stack([(weight * weight).sum() for weight in weights])
+        found = found + decay / 2 * squares.sum()
     return found

@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import Tensor
@@ -59,12 +60,22 @@ class Folder:
         return whole
 
     def state(self) -> dict[str, object] | None:
-        """Where an interrupted training stands, None if it has not begun or cannot be read."""
+        """Where an interrupted training stands, None if it has not begun.
+
+        Raises EnvironmentProblem for a file that cannot be read.
+        """
         path = self.path / STATE
         if not path.is_file():
             return None
-        found: object = torch.load(path, map_location="cpu", weights_only=True)
-        return found if isinstance(found, dict) else None
+        try:
+            found: object = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, UnpicklingError) as problem:
+            raise EnvironmentProblem(
+                f"{path} cannot be read ({problem.__class__.__name__}): delete it to begin this"
+                " training anew"
+            ) from problem
+        assert isinstance(found, dict)
+        return found
 
     def save_state(self, state: Mapping[str, object]) -> None:
         """Remember the end of an epoch."""

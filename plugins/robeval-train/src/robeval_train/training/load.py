@@ -11,7 +11,7 @@ from robustbench_lite import Bench, Json, LoadedModel, ModelError, Output, Place
 
 from .. import nets
 from ..nets.options import independent
-from . import costs, loop
+from . import augment, costs, loop
 from .kept import Folder
 from .options import TrainedParams
 
@@ -33,6 +33,7 @@ def load(
     """
     data = bench.dataset(params.on)
     classes = len(data.classes)
+    augment.check(params.augment, data.shape)
     own = independent(params.arch)
 
     def build() -> nn.Module:
@@ -61,7 +62,7 @@ def load(
             folder=folder,
         )
         weights, record = loop.train(job)
-        kept = weights, folder.finish(weights, {**record, **_words(params), "device": device})
+        kept = weights, folder.finish(weights, {**record, **_words(params, device)})
     net = build()
     net.load_state_dict(kept[0])
     return as_model(net, data.shape, classes, device, own=own, facts=_facts(net, kept[1]))
@@ -97,8 +98,16 @@ def as_model(
     )
 
 
-def _words(params: TrainedParams) -> dict[str, Json]:
-    return {"arch": params.arch.name, "recipe": params.recipe.name, "seed": params.seed}
+def _words(params: TrainedParams, device: str) -> dict[str, Json]:
+    """What a record says beside the course: threads and device decide the last bits."""
+    return {
+        "arch": params.arch.name,
+        "recipe": params.recipe.name,
+        "seed": params.seed,
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+    }
 
 
 def _facts(net: nn.Module, record: Mapping[str, Json]) -> dict[str, Json]:

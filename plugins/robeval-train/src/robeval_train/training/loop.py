@@ -1,7 +1,7 @@
 """The loop: epochs over the training data until the recipe's end, each one kept.
 
-On the CPU the weights depend on the options, the data and the seed alone, bit for bit, whether or
-not the training was interrupted.
+On the CPU, with the same number of threads, the weights depend on the options, the data and the
+seed alone, bit for bit, whether or not the training was interrupted.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from robustbench_lite import Box, Json, ModelError
 
 from ..nets.layers import constrain
-from . import optimisers, perturb, recipes
+from . import costs, optimisers, perturb, recipes
+from .augment import augmented
 from .costs import Cost, gradient
 from .draws import Draws
 from .kept import Folder
-from .options import Stop, TrainedParams
+from .options import Augment, Stop, TrainedParams
 
 log = logging.getLogger("robustbench_lite.progress")
 
@@ -123,10 +124,10 @@ def _again(job: Job, course: Course) -> Course:
     held = _cut(job.data, len(job.data.y) - job.options.hold_out, len(job.data.y))
     trainee = _Trainee(job, job.data, course)
     while course.epoch < (job.options.epochs if on else course.best_epoch):
+        if on and course.epoch and float(course.history[-1]["held_out_cost"]) <= course.best_cost:
+            break
         trainee.epoch(held if on else None)
         _keep(job, course)
-        if on and float(course.history[-1]["held_out_cost"]) <= course.best_cost:
-            break
     return course
 
 
@@ -143,7 +144,7 @@ class _Trainee:
         if course.net:
             net.load_state_dict(course.net)
         self.net = net.to(device)
-        self.optimiser = optimisers.make(job.options.optimiser, self.net.parameters())
+        self.optimiser = optimisers.make(job.options.optimiser, self.net)
         if course.optimiser:
             self.optimiser.load_state_dict(course.optimiser)
 
@@ -169,17 +170,21 @@ class _Trainee:
         self._close(torch.stack(losses), held, began)
 
     def _step(self, rows: Tensor, draws: Draws) -> Tensor:
-        job = self.job
+        job, x = self.job, self.data.x[rows]
+        if job.options.augment != Augment():
+            x = augmented(job.options.augment, x, job.box, draws.generator("augment"))
         step = recipes.Step(
             net=self.net,
-            x=self.data.x[rows],
+            x=x,
             y=self.data.y[rows],
             cost=job.cost,
             independent=job.independent,
             box=job.box,
             draws=draws,
         )
-        loss = recipes.loss(job.options.recipe, step) + _penalty(self.net, job.options)
+        loss = recipes.loss(job.options.recipe, step) + costs.penalty(
+            self.net, l1=job.options.l1, decay=job.options.decay
+        )
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         self.optimiser.step()
@@ -189,13 +194,7 @@ class _Trainee:
     def _close(self, losses: Tensor, held: Labelled | None, began: float) -> None:
         """Check the epoch's losses, look at the held-out samples, and write it down."""
         course, name = self.course, self.job.name
-        broken = torch.nonzero(~losses.isfinite()).flatten()
-        if len(broken):
-            step = int(broken[0])
-            raise ModelError(
-                f"{name}: the training diverged: the loss is {float(losses[step])} in epoch"
-                f" {course.epoch}, step {step + 1} of {len(losses)}; use a smaller rate (lr)"
-            )
+        self._refuse_divergence(losses)
         line: dict[str, float | int | str] = {
             "phase": course.phase,
             "epoch": course.epoch,
@@ -203,12 +202,36 @@ class _Trainee:
         }
         if held is not None:
             line |= evaluate(self.net, held, self.job.cost, self.job.options.stop)
+            if not math.isfinite(float(line["held_out_cost"])):
+                raise ModelError(
+                    f"{name}: the mean cost of the {len(held.y)} held-out samples is"
+                    f" {line['held_out_cost']} after epoch {course.epoch}, where the training's is"
+                    f" {line['loss']:.4g}: look for values that are not finite in the last samples"
+                    " of the training data, or use a smaller rate (lr)"
+                )
         line["seconds"] = round(time.perf_counter() - began, 3)
         course.history.append(line)
         course.net = {k: v.detach().cpu().clone() for k, v in self.net.state_dict().items()}
         course.optimiser = copy.deepcopy(self.optimiser.state_dict())
         numbers = ", ".join(f"{k} {v:.4g}" for k, v in line.items() if isinstance(v, float))
         log.info("%s: epoch %d of at most %d: %s", name, course.epoch, self.limit, numbers)
+
+    def _refuse_divergence(self, losses: Tensor) -> None:
+        """Raise ModelError where a loss of the epoch, or a weight after it, is not finite."""
+        name, epoch = self.job.name, self.course.epoch
+        broken = torch.nonzero(~losses.isfinite()).flatten()
+        if len(broken):
+            step = int(broken[0])
+            raise ModelError(
+                f"{name}: the training diverged: the loss is {float(losses[step])} in epoch"
+                f" {epoch}, step {step + 1} of {len(losses)}; use a smaller rate (lr)"
+            )
+        for key, value in self.net.state_dict().items():
+            if value.is_floating_point() and not bool(value.isfinite().all()):
+                raise ModelError(
+                    f"{name}: the training diverged: '{key}' is not finite after epoch {epoch};"
+                    " use a smaller rate (lr)"
+                )
 
     @property
     def limit(self) -> int:
@@ -230,11 +253,11 @@ def evaluate(net: nn.Module, held: Labelled, cost: Cost, stop: Stop | None) -> d
             leaf = x.detach().requires_grad_(adversarial)
             with torch.set_grad_enabled(adversarial):
                 scores = net(leaf)
-                costs = cost(scores, y)
+                each = cost(scores, y)
             wrong += int((scores.argmax(dim=1) != y).sum())
-            total += float(costs.detach().double().sum())
+            total += float(each.detach().double().sum())
             if adversarial and stop is not None:
-                x_adv = perturb.signed(x, gradient(costs, leaf), stop.eps, None)
+                x_adv = perturb.signed(x, gradient(each, leaf), stop.eps, None)
                 with torch.no_grad():
                     fooled += int((net(x_adv).argmax(dim=1) != y).sum())
     n = len(held.y)
@@ -254,18 +277,6 @@ def _note_best(job: Job, course: Course, trainee: _Trainee, data: Labelled) -> N
     course.best, course.best_steps = course.net, course.steps
     if job.options.retrain == "on":
         course.best_cost = evaluate(trainee.net, data, job.cost, None)["held_out_cost"]
-
-
-def _penalty(net: nn.Module, options: TrainedParams) -> Tensor | float:
-    """l1 |first-layer weights|_1 + decay / 2 |all weights|^2, 0 where neither is asked for."""
-    weights = [weight for weight in net.parameters() if weight.ndim > 1]
-    penalty: Tensor | float = 0.0
-    if options.l1:
-        penalty = penalty + options.l1 * weights[0].abs().sum()
-    if options.decay:
-        squares = torch.stack([(weight * weight).sum() for weight in weights])
-        penalty = penalty + options.decay / 2 * squares.sum()
-    return penalty
 
 
 def _cut(data: Labelled, start: int, stop: int) -> Labelled:

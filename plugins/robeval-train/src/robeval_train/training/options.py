@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, FiniteFloat, model_validator
 
 from robustbench_lite import DatasetRef, Params
 
-from ..nets.options import NETS, Net
+from ..nets.options import NETS, Net, convolutional, independent
 
 Radius = Annotated[FiniteFloat, Field(ge=0)]
 BallNorm = Literal["linf", "l2"]
@@ -104,11 +104,16 @@ RECIPES: dict[str, type[Recipe]] = {
 class Sgd(Params):
     """SGD whose rate is divided by `decay` after every step, down to `least`.
 
-    The momentum goes linearly from `momentum` to `final_momentum` over epochs 1 to `saturate`.
+    The momentum goes linearly from `momentum` to `final_momentum` over epochs 1 to `saturate`, and
+    the rate to `final_lr` over epochs 1 to `lr_saturate`. `conv_scale`: times the rate of weights
+    and biases of convolutions.
     """
 
     name: Literal["sgd"] = "sgd"
     lr: FiniteFloat = Field(default=0.1, gt=0)
+    final_lr: FiniteFloat | None = Field(default=None, gt=0)
+    lr_saturate: int = Field(default=500, ge=1)
+    conv_scale: FiniteFloat = Field(default=1.0, gt=0)
     decay: FiniteFloat = Field(default=1.0, ge=1)
     least: FiniteFloat = Field(default=1e-6, ge=0)
     momentum: FiniteFloat = Field(default=0.0, ge=0, lt=1)
@@ -148,6 +153,16 @@ OPTIMISERS: dict[str, type[Optimiser]] = {
 }
 
 
+class Augment(Params):
+    """Training images anew in every step: flipped left to right half of the time, then shifted.
+
+    `shift`: the most pixels, up or down and left or right; what comes in from outside is 0.
+    """
+
+    flip: bool = False
+    shift: int = Field(default=0, ge=0)
+
+
 class Stop(Params):
     """Early stopping on the held-out samples: the best epoch so far, until `patience` epochs pass.
 
@@ -184,12 +199,12 @@ def _named(kind: str, table: dict[str, type[Params]]) -> BeforeValidator:
 class TrainedParams(Params):
     """`models.<name>: {load: trained, ...}`.
 
-    `on`: the training data. `hold_out`: its last samples, kept for validation. `stop`: early
-    stopping, without it every epoch is run and the last weights count. `retrain`: after early
-    stopping, nothing; anew on all data for the best number of epochs; or on from the best weights,
-    on all data, until the held-out cost is down to the training cost of the best epoch. `l1`: times
-    the sum of absolute first-layer weights, added to the mean cost. `decay`: times half the sum of
-    squares of all weights.
+    `on`: the training data. `augment`: what is done to its images in every step. `hold_out`: its
+    last samples, kept for validation. `stop`: early stopping, without it every epoch is run and the
+    last weights count. `retrain`: after early stopping, nothing; anew on all data for the best
+    number of epochs; or on from the best weights, on all data, until the held-out cost is down to
+    the training cost of the best epoch. `l1`: times the sum of absolute first-layer weights, added
+    to the mean cost. `decay`: times half the sum of squares of all weights.
     """
 
     on: DatasetRef
@@ -202,12 +217,15 @@ class TrainedParams(Params):
     ] = Sgd()
     epochs: int = Field(ge=1, description="the most epochs to train")
     batch: int = Field(default=100, ge=1)
+    augment: Augment = Augment()
     hold_out: int = Field(default=0, ge=0)
     stop: Stop | None = None
     retrain: Literal["no", "anew", "on"] = "no"
     l1: FiniteFloat = Field(default=0.0, ge=0)
     decay: FiniteFloat = Field(default=0.0, ge=0)
-    seed: int = Field(default=0, ge=0, description="of initialisation, order, masks, noise")
+    seed: int = Field(
+        default=0, ge=0, description="of initialisation, order, augmentation, masks, noise"
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> TrainedParams:
@@ -218,4 +236,12 @@ class TrainedParams(Params):
         exact = isinstance(self.recipe, WorstCaseLogistic)
         if exact and self.arch.name != "logistic":
             raise ValueError("recipe worst-case-logistic is exact for arch logistic alone")
+        if isinstance(self.recipe, Trades) and independent(self.arch):
+            raise ValueError(
+                f"recipe trades compares the outputs of a softmax; arch {self.arch.name} has a yes"
+                " or no for each class"
+            )
+        slower = isinstance(self.optimiser, Sgd) and self.optimiser.conv_scale != 1
+        if slower and not convolutional(self.arch):
+            raise ValueError(f"conv_scale: arch {self.arch.name} has no convolution")
         return self
