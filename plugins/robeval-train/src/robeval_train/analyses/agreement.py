@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from robustbench_lite import AnalysisSpec, ModelRef, Params
+from robustbench_lite import AnalysisSpec, Column, ModelRef, Params
 
-from .shares import share
+from .shares import column, share
 
 if TYPE_CHECKING:
     import numpy as np
@@ -120,4 +120,11 @@ SPEC = AnalysisSpec(
     summary="whether three models name the same wrong classes on the same adversarial inputs",
     params=AgreementParams,
     paper="https://arxiv.org/abs/1412.6572",
+    columns=(
+        Column(name="id", title="Row"),
+        Column(name="what", title="Among these, the same class"),
+        Column(name="n", title="Samples", shown="number"),
+        column("agreement", "Agreement"),
+        Column(name="chance", title="By chance", shown="percent"),
+    ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from robustbench_lite import AnalysisSpec
+from robustbench_lite import AnalysisSpec, Column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,4 +36,10 @@ SPEC = AnalysisSpec(
     name="clean-confidence",
     implementation=confidence,
     summary="mean confidence of every model on clean inputs",
+    columns=(
+        Column(name="model", title="Model"),
+        Column(name="dataset", title="Dataset"),
+        Column(name="n", title="Samples", shown="number"),
+        Column(name="confidence", title="Mean confidence", shown="percent"),
+    ),
 )

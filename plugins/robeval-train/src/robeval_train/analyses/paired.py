@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from robustbench_lite import AnalysisSpec, Params
+from robustbench_lite import AnalysisSpec, Column, Params
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,4 +66,14 @@ SPEC = AnalysisSpec(
     implementation=paired,
     summary="clean errors of two models on the same samples, with McNemar's test",
     params=PairedParams,
+    columns=(
+        Column(name="base", title="Base"),
+        Column(name="head", title="Head"),
+        Column(name="n", title="Samples", shown="number"),
+        Column(name="base_error", title="Error of base", shown="percent"),
+        Column(name="head_error", title="Error of head", shown="percent"),
+        Column(name="only_base_wrong", title="Only base wrong", shown="number"),
+        Column(name="only_head_wrong", title="Only head wrong", shown="number"),
+        Column(name="p_value", title="p (McNemar)", shown="number"),
+    ),
 )

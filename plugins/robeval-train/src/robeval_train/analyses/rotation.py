@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, FiniteFloat
 
-from robustbench_lite import AnalysisSpec, DatasetRef, ModelRef, Params
+from robustbench_lite import AnalysisSpec, Column, DatasetRef, ModelRef, Params
 
 from .outputs import batches, cost_gradient
-from .shares import share
+from .shares import column, share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,4 +93,11 @@ SPEC = AnalysisSpec(
     summary="the error when samples are turned by an angle towards the gradient",
     params=RotationParams,
     paper="https://arxiv.org/abs/1412.6572",
+    columns=(
+        Column(name="model", title="Model"),
+        Column(name="degrees", title="Degrees", shown="number"),
+        Column(name="n", title="Samples", shown="number"),
+        column("error", "Error"),
+        Column(name="mean_l2", title="Mean l2", shown="number"),
+    ),
 )

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, FiniteFloat
 
-from robustbench_lite import AnalysisSpec, ModelError, ModelRef, Params
+from robustbench_lite import AnalysisSpec, Column, ModelError, ModelRef, Params
 
 from .outputs import BATCH, network, probabilities
-from .shares import share
+from .shares import column, share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,4 +104,12 @@ SPEC = AnalysisSpec(
     summary="how often Gaussian noise is taken for a class, and for which",
     params=RubbishParams,
     paper="https://arxiv.org/abs/1412.6572",
+    columns=(
+        Column(name="model", title="Model"),
+        Column(name="n", title="Samples", shown="number"),
+        column("error", "Taken for a class"),
+        Column(name="confidence", title="Confidence", shown="percent"),
+        Column(name="mode", title="Most often as"),
+        column("step_error", "After one step"),
+    ),
 )

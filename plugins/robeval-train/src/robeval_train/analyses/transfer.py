@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, FiniteFloat
 
-from robustbench_lite import AnalysisSpec, ModelError, Params
+from robustbench_lite import AnalysisSpec, Column, ModelError, Params
 
 from .agreement import Named, named
-from .shares import share
+from .shares import column, share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,4 +101,18 @@ SPEC = AnalysisSpec(
     summary="agreement of three models for several trainings of them, one row each",
     params=TransferParams,
     paper="https://arxiv.org/abs/1412.6572",
+    columns=(
+        Column(name="case", title="Case"),
+        Column(name="n", title="Mistakes", shown="number"),
+        Column(name="clean_error", title="Clean error", shown="percent"),
+        Column(name="confidence", title="Confidence", shown="percent"),
+        column("error", "Error"),
+        column("second_wrong", "Second wrong"),
+        column("third_wrong", "Third wrong"),
+        column("A1", "A1"),
+        column("A2", "A2"),
+        column("A3", "A3"),
+        column("A4", "A4"),
+        column("A5", "A5"),
+    ),
 )
