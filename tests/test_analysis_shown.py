@@ -105,6 +105,15 @@ def test_a_table_of_a_run_before_columns_were_told_is_still_shown(tmp_path: Path
     assert len(shown(tmp_path).head) == len(FRAME.columns)
 
 
+def test_what_a_later_version_says_of_a_column_is_passed_over(tmp_path: Path) -> None:
+    made(tmp_path, COLUMNS)
+    path = tmp_path / "tables" / "my-look.json"
+    told = json.loads(path.read_text(encoding="utf-8"))
+    told["columns"] = [{**each, "colour": "red"} for each in told["columns"]]
+    path.write_text(json.dumps(told), encoding="utf-8")
+    assert len(shown(tmp_path).head) == len(COLUMNS)
+
+
 def test_a_column_that_the_table_lacks_is_an_error_and_the_table_is_kept(tmp_path: Path) -> None:
     wrong = (*COLUMNS, Column(name="rates", title="Rates"))
     with pytest.raises(PluginError, match=r"analysis 'look' names the column 'rates'.*what, note"):

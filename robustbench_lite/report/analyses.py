@@ -6,7 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ..hookspecs import Column
@@ -77,7 +77,8 @@ def _about(table: Path) -> Mapping[str, object]:
 def _columns(about: Mapping[str, object]) -> list[Column]:
     told = about.get("columns")
     columns = told if isinstance(told, Sequence) else []
-    return [Column(**each) for each in columns]
+    known = {field.name for field in fields(Column)}  # a later robeval may have said more
+    return [Column(**{key: each[key] for key in known & each.keys()}) for each in columns]
 
 
 def _title(name: str) -> str:
