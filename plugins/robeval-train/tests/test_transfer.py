@@ -11,7 +11,7 @@ from stored import run_with
 
 from robeval_train import reporter
 from robeval_train.analyses import agreement
-from robeval_train.analyses.transfer import Case, transfer
+from robeval_train.analyses.transfer import SPEC, Case, transfer
 from robustbench_lite import Json, ModelError, StoredRun
 
 LABEL = [0, 0, 0, 0, 1, 1, 1, 1]
@@ -42,6 +42,8 @@ def test_every_share_is_counted_by_hand(run: StoredRun) -> None:
         "A5": 2 / 4,  # both wrong: rows 0, 1, 4, 7; the same class: 0, 7
     }
     assert {name: row[name] for name in expected} == pytest.approx(expected)
+    assert {column.name for column in SPEC.columns} <= row.keys()
+    assert {column.high for column in SPEC.columns if column.high} <= row.keys()
     assert row["A2"] / row["A3"] == pytest.approx(row["second_wrong"])
     assert row["A1"] / row["A4"] == pytest.approx(row["third_wrong"])
 
