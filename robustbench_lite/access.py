@@ -7,6 +7,7 @@ costs one backward pass, and notes gradients that are NaN or exactly zero.
 from __future__ import annotations
 
 import copy
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -92,6 +93,8 @@ class Tally:
         if loss not in self.faults:
             self.faults[loss] = self.queries.new_zeros((2, self.queries.shape[0]))
         size = gradient.detach().flatten(1).abs().sum(dim=1)
+        if size.device.type == "cpu" and bool(((size > 0) & (size < math.inf)).all()):
+            return  # nothing to mark; on a GPU asking would make the host wait
         broken, zero = self.faults[loss]
         self._mark(broken, index, ~size.isfinite())
         self._mark(zero, index, size == 0)

@@ -72,3 +72,11 @@ def chosen(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
     if rows.shape[0] in {0, mask.shape[0]}:
         return new if rows.shape[0] else old
     return old.index_copy(0, rows, new.index_select(0, rows))
+
+
+def put(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """`chosen` into the memory of `old` on a CPU, for a caller to whom it belongs."""
+    if new.device.type != "cpu":
+        return chosen(mask, new, old)
+    rows = mask.nonzero().squeeze(1)
+    return old.index_copy_(0, rows, new.index_select(0, rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,9 @@ class Goal:
 
     def reached(self, logits: Tensor) -> Tensor:
         """Whether logits [n, k] fulfil the goal, bool [n]; never where one is not finite."""
-        hit = logits.argmax(dim=1) == self.labels
-        return (hit if self.targeted else ~hit) & logits.isfinite().all(dim=1)
+        pred = logits.argmax(dim=1)
+        met = pred == self.labels if self.targeted else pred != self.labels
+        return met & (logits.abs().amax(dim=1) < math.inf)  # NaN is not below it
 
     def objective(self, loss: str) -> Loss:
         """The loss that an attack maximises with `labels` to get nearer to the goal."""

@@ -18,7 +18,7 @@ from robustbench_lite import (
     Params,
 )
 
-from .ball import chosen, uniform_in_ball, walls
+from .ball import put, uniform_in_ball, walls
 from .goal import Goal, goal_of
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class _Survivors:
 
     def having_seen(self, point: Tensor, value: Tensor) -> _Survivors:
         better = value > self.value
-        best = chosen(better, point, self.best)
+        best = put(better, point, self.best)
         return replace(self, best=best, value=value.where(better, self.value))
 
     def start(self, rng: SampleRng) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from .ball import chosen
+from .ball import put
 
 if TYPE_CHECKING:
     import torch
@@ -94,10 +94,7 @@ class Anew:
 
     def settled(self, better: Tensor) -> Tensor:
         """The best points, those rows replaced by the point's that are `better` (bool [m])."""
-        if self.point.device.type != "cpu":
-            return chosen(better, self.point, self.best)
-        rows = better.nonzero().squeeze(1)
-        return self.best.index_copy_(0, rows, self.point.index_select(0, rows))
+        return put(better, self.point, self.best)
 
 
 def _at_least_one(length: float) -> int:
