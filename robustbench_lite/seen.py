@@ -118,7 +118,7 @@ class Seen:
 
 
 def _chosen(values: Tensor, index: Tensor | None) -> Tensor:
-    return values if index is None else values[index]
+    return values if index is None else values.index_select(0, index)
 
 
 def _nearest_of_each(rows: Tensor, distance: Tensor, some: Tensor) -> Tensor:

@@ -12,14 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from robustbench_lite import Norm
+from robustbench_lite import Budget, Norm, norms
 from robustbench_lite.builtin.attacks import gaussian_noise
 from robustbench_lite.builtin.attacks.square import DRAWN_AHEAD, SPEC
-from robustbench_lite.builtin.attacks.square_l2 import _two_halves
+from robustbench_lite.builtin.attacks.square_l2 import _two_halves, shifts
 from robustbench_lite.builtin.attacks.square_windows import (
     HALVED_AFTER,
+    corners,
     image_shape,
-    places,
+    offsets,
     share,
     window_size,
 )
@@ -310,6 +311,43 @@ class _NanAway(nn.Module):
         return logits if torch.equal(x, self.x) else torch.full_like(logits, torch.nan)
 
 
+@pytest.mark.parametrize("shape", [(1, 4, 4), (3, 9, 7), (2, 1, 12)], ids=str)
+def test_a_move_under_l2_is_undone_to_the_last_bit_and_spends_what_it_took(
+    shape: tuple[int, int, int],
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.rand(6, *shape, generator=generator)
+    budget = Budget(norm="l2", eps=0.8, box=UNIT)
+    best = norms.clip(x + 0.3 * torch.randn(x.shape, generator=generator), x, budget)
+    chances = torch.rand(6, DRAWN_AHEAD, 5 + shape[0], generator=generator)
+    moves = shifts(chances, [0.4] * DRAWN_AHEAD, x, best, budget=budget)
+    for number in range(DRAWN_AHEAD):
+        before = best.clone()
+        move = moves.tried(number, x, best)
+        tried, kept = move.point.clone(), torch.rand(6, generator=generator) < 0.5
+        assert float((tried - x).flatten(1).norm(dim=1).max()) <= budget.eps
+        assert float(tried.min()) >= 0.0
+        assert float(tried.max()) <= 1.0
+        assert not torch.equal(tried, before)
+        best = move.settled(kept)
+        assert torch.equal(best, tried.where(kept[:, None, None, None], before))
+        spent = (best.double() - x.double()).square().flatten(1).sum(1)
+        torch.testing.assert_close(moves.spent.double(), spent, rtol=1e-5, atol=1e-6)
+
+
+def test_a_move_under_l2_spends_what_two_windows_held_and_what_was_left() -> None:
+    """In a box that is far away the first move of a search has length eps in the end."""
+    wide = Box(-100.0, 100.0)
+    budget = Budget(norm="l2", eps=2.0, box=wide)
+    x = torch.zeros(4, 3, 8, 8)
+    best = torch.zeros_like(x)
+    best[:, :, 0, 0] = 0.5
+    chances = torch.rand(4, 1, 8, generator=torch.Generator().manual_seed(0))
+    moves = shifts(chances, [0.1], x, best, budget=budget)
+    point = moves.tried(0, x, best).point
+    torch.testing.assert_close(point.flatten(1).norm(dim=1), torch.full((4,), 2.0))
+
+
 # ---------------------------------------------------------------- windows
 
 
@@ -336,7 +374,8 @@ def test_a_window_lies_in_the_image_and_has_about_the_area_asked_for(
 
 def test_places_are_windows_of_that_size_and_reach_every_corner() -> None:
     ends = torch.tensor([[0.0, 0.0], [0.0, 1 - 2**-24], [1 - 2**-24, 0.0], [1 - 2**-24] * 2])
-    got = places(ends, (2, 3), 4, 5)
+    first = corners(ends[:, None], [(2, 3)], 4, 5)
+    got = first + offsets((2, 3), (1, 4, 5), torch.device("cpu"))
     grid = torch.arange(20).view(4, 5)
     expected = [grid[:2, :3], grid[:2, 2:], grid[2:, :3], grid[2:, 2:]]
     assert torch.equal(got, torch.stack([block.flatten() for block in expected]))
@@ -351,7 +390,7 @@ def test_the_image_in_an_input() -> None:
 
 @pytest.mark.parametrize("size", [(3, 3), (5, 5), (1, 3), (3, 1), (1, 1), (4, 7)])
 def test_a_bump_has_length_one_and_falls_from_its_two_middles(size: tuple[int, int]) -> None:
-    bump = _two_halves(*size, torch.zeros(1))
+    bump = _two_halves(*size)
     assert bump.shape == size
     assert float(bump.norm()) == pytest.approx(1.0)
     if size[0] > 1:
@@ -368,5 +407,5 @@ def test_the_bump_of_five_is_the_papers() -> None:
     )
     lower = torch.cat((upper, upper[:1]))
     expected = torch.cat((upper, -lower))
-    got = _two_halves(5, 5, torch.zeros(1))
+    got = _two_halves(5, 5).float()
     torch.testing.assert_close(got, expected / expected.norm())

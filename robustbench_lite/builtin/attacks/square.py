@@ -67,7 +67,7 @@ class _Moves(Protocol):
     def tried(self, number: int, x: Tensor, best: Tensor) -> _Try: ...
 
 
-_Draw = Callable[["Tensor", Sequence[float], "Tensor"], _Moves]
+_Draw = Callable[["Tensor", Sequence[float], "Tensor", "Tensor"], _Moves]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +98,7 @@ class _Survivors:
             self.moves and self.moves.of(index),
         )
 
-    def having_seen(self, move: _Try, value: Tensor, broken: Tensor) -> _Survivors:
-        better = broken | (value > self.value)
+    def having_seen(self, move: _Try, value: Tensor, better: Tensor) -> _Survivors:
         return replace(self, best=move.settled(better), value=value.where(better, self.value))
 
     def at_move(
@@ -110,7 +109,7 @@ class _Survivors:
             return self
         chances = rng.rows(self.index).uniform((DRAWN_AHEAD, 5 + self.x.shape[1]))
         shares = [covered(number + ahead) for ahead in range(DRAWN_AHEAD)]
-        return replace(self, moves=drawn(chances, shares, self.x))
+        return replace(self, moves=drawn(chances, shares, self.x, self.best))
 
     def tried(self, number: int) -> _Try:
         """Move `number` on the best points."""
@@ -162,13 +161,16 @@ def square(
             alive = alive.at_move(query - 1, drawn, covered, rng)
             move = alive.tried(query - 1)
         logits = alive.model.logits(move.point.view(-1, *x.shape[1:]))
-        value = margin(logits, alive.goal.labels).nan_to_num(-math.inf, -math.inf, -math.inf)
+        value = margin(logits, alive.goal.labels).nan_to_num_(-math.inf, -math.inf, -math.inf)
+        better = value > alive.value
+        if not bool((value >= 0).any()):  # the only time a query waits for the device
+            alive = alive.having_seen(move, value, better)
+            continue
         broken = alive.goal.reached(logits)
-        alive = alive.having_seen(move, value, broken)
-        gone = _indices(broken)  # the only time a query waits for the device
-        if gone.shape[0]:
-            x_adv.index_copy_(0, alive.index[gone], alive.best.index_select(0, gone))
-            alive = alive.rows(model, _indices(~broken))
+        alive = alive.having_seen(move, value, better | broken)
+        gone, left = _indices(broken), _indices(~broken)
+        x_adv.index_copy_(0, alive.index[gone], alive.best.index_select(0, gone))
+        alive = alive.rows(model, left)
     return x_adv.index_copy(0, alive.index, alive.best).view_as(x)
 
 

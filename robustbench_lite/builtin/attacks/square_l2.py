@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from robustbench_lite import Budget
 
-from .square_windows import Anew, places, window_size
+from .square_windows import corners, offsets, window_size
 
 if TYPE_CHECKING:
     import torch
@@ -30,97 +30,141 @@ def bumps(x: Tensor, budget: Budget, rng: SampleRng) -> Tensor:
     high, wide = max(1, h // TILES), max(1, w // TILES)
     down, across = h // high, w // wide
     top, left = (h - down * high) // 2, (w - across * wide) // 2
-    tile = _two_halves(high, wide, x)
+    tile = _drawn(high, wide, x.dtype, x.device)[0].view(high, wide)
     signs = rng.sign((c, down, across))
     grid = signs.repeat_interleave(high, dim=2).repeat_interleave(wide, dim=3)
     delta = x.new_zeros(x.shape)
     delta[:, :, top : top + down * high, left : left + across * wide] = grid * tile.repeat(
         down, across
     )
-    return _of_length_eps(x, delta.flatten(2), budget)
+    scale = budget.eps * INWARDS / _squared_length(delta).sqrt().clamp_min(TINY)
+    moved = x.addcmul(delta, scale[:, None, None, None])
+    return moved.clamp_(budget.box.low, budget.box.high)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Where a window lies in each sample, int64 [n, c * p], and the values there."""
+
+    places: Tensor
+    clean: Tensor
+    old: Tensor
+
+    @classmethod
+    def of(cls, places: Tensor, x: Tensor, best: Tensor) -> Window:
+        """x, best: [n, c * h * w]."""
+        return cls(places, x.gather(1, places), best.gather(1, places))
+
+    @property
+    def delta(self) -> Tensor:
+        """The old perturbation, [n, c * p]."""
+        return self.old - self.clean
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """A move that stands in the memory of the best points until it is settled.
+
+    `point`: [n, c, h, w]. `first`, `second`: its windows; they may overlap, and `second` was read
+    when the first had its clean values. `new`: values of the first, [n, c * p]. `spent`: squared
+    length of the best points, written to when the move is settled. `change`: what is added to it.
+    """
+
+    point: Tensor
+    first: Window
+    second: Window
+    new: Tensor
+    spent: Tensor
+    change: Tensor
+
+    def settled(self, better: Tensor) -> Tensor:
+        """The best points: both windows get their old values where it is not `better`."""
+        flat, mask = self.point.view(better.shape[0], -1), better[:, None]
+        second, first = self.second, self.first
+        flat.scatter_(1, second.places, second.clean.where(mask, second.old))
+        flat.scatter_(1, first.places, self.new.where(mask, first.old))
+        self.spent.addcmul_(self.change, better.to(self.change.dtype))
+        return self.point
 
 
 @dataclass(frozen=True, slots=True)
 class Shifts:
     """Moves drawn ahead: budget taken from two windows and spent in the first of them.
 
-    `chances`: float32 [n, moves, 5 + c] in [0, 1). `covered`: share of the image, for each move.
+    `first`, `second`: flat position of the windows' upper left pixels, int64 [n, moves]. `kinds`:
+    rows of the table of bumps, int64 [n, moves, c]. `sizes`: height and width of each move's
+    windows. `spent`: squared length of the best points' perturbation, [n]; a move changes it by
+    what its windows held, so that nothing outside them is read.
     """
 
     budget: Budget
-    chances: Tensor
-    covered: Sequence[float]
+    first: Tensor
+    second: Tensor
+    kinds: Tensor
+    sizes: Sequence[tuple[int, int]]
+    spent: Tensor
 
     def of(self, index: Tensor) -> Shifts:
         """The moves of the samples `index` (int64 [m])."""
-        return Shifts(self.budget, self.chances.index_select(0, index), self.covered)
+        first, second, kinds, spent = (
+            values.index_select(0, index)
+            for values in (self.first, self.second, self.kinds, self.spent)
+        )
+        return Shifts(self.budget, first, second, kinds, self.sizes, spent)
 
-    def tried(self, number: int, x: Tensor, best: Tensor) -> Anew:
-        """Move `number` on `best` [n, c, h, w]."""
-        chance = self.chances[:, number]
-        return Anew(_shifted(x, best, chance, self.covered[number], self.budget), best)
+    def tried(self, number: int, x: Tensor, best: Tensor) -> Shift:
+        """Move `number` on `best` [n, c, h, w], in its memory (the paper's algorithm 3).
+
+        The first window gets its old direction plus a bump of random sign and the length of both
+        windows and of what was left, the second one gets the clean values.
+        """
+        n, c, h, w = best.shape
+        size = self.sizes[number]
+        window = offsets(size, (c, h, w), best.device)
+        clean, flat = x.view(n, -1), best.view(n, -1)
+        first = Window.of(self.first[:, number, None] + window, clean, flat)
+        flat.scatter_(1, first.places, first.clean)
+        second = Window.of(self.second[:, number, None] + window, clean, flat)
+        flat.scatter_(1, second.places, second.clean)
+
+        inside = first.delta.view(n, c, -1)
+        held = inside.square().sum(2, keepdim=True)
+        taken = held + second.delta.view(n, c, -1).square().sum(2, keepdim=True)
+        unspent = ((self.budget.eps * INWARDS) ** 2 - self.spent).clamp_min_(0.0)
+        length = (taken + unspent[:, None, None] / c).sqrt_()
+        bump = _drawn(*size, best.dtype, best.device)[self.kinds[:, number]]
+        direction = bump.addcmul_(inside, held.sqrt_().clamp_min_(TINY).reciprocal_())
+        unit = direction.square().sum(2, keepdim=True).sqrt_().clamp_min_(TINY)
+        new = first.clean.view(n, c, -1).addcmul(direction, length.div_(unit))
+        new = new.clamp_(self.budget.box.low, self.budget.box.high).view(n, -1)
+        flat.scatter_(1, first.places, new)
+        change = _squared_length(new - first.clean) - taken.sum((1, 2))
+        return Shift(best, first, second, new, self.spent, change)
 
 
 def shifts(
-    chances: Tensor,
-    covered: Sequence[float],
-    x: Tensor,  # noqa: ARG001  (the windows of linf are drawn for its size)
-    *,
-    budget: Budget,
+    chances: Tensor, covered: Sequence[float], x: Tensor, best: Tensor, *, budget: Budget
 ) -> Shifts:
-    """A move for each share of the image in `covered`; chances: float32 [n, moves, 5 + c]."""
-    return Shifts(budget, chances, covered)
+    """A move for each share of the image in `covered`.
 
-
-def _shifted(x: Tensor, best: Tensor, chance: Tensor, covered: float, budget: Budget) -> Tensor:
-    """`best` with the budget of two random windows, and what is left, spent in the first of them.
-
-    The first window gets its old direction plus a bump of random sign, the second one the clean
-    values; the whole is brought to length eps and into the box (the paper's algorithm 3).
-
-    x, best: [n, c, h, w]. chance: float32 [n, 5 + c] in [0, 1). covered: share of the image.
+    chances: float32 [n, moves, 5 + c] in [0, 1). x, best: [n, c, h, w].
     """
     _, c, h, w = x.shape
-    size = _odd(window_size(covered, h, w), h, w)
-    delta = (best - x).flatten(2)
-    spent = _length(delta).square()
-    first, second = (
-        places(part, size, h, w)[:, None].expand(-1, c, -1)
-        for part in (chance[:, :2], chance[:, 2 + c : 4 + c])
+    sizes = [_odd(window_size(share, h, w), h, w) for share in covered]
+    up, across = chances[:, :, 2 : 2 + c] < 1 / 2, chances[:, :, 4 + c, None] < 1 / 2
+    return Shifts(
+        budget,
+        corners(chances[:, :, :2], sizes, h, w),
+        corners(chances[:, :, 2 + c : 4 + c], sizes, h, w),
+        2 * across.long() + (~up).long(),
+        sizes,
+        _squared_length(best - x),
     )
-    inside = delta.gather(2, first)
-    delta.scatter_(2, first, 0.0)  # in place: a copy of the images for each would cost the most
-    taken = inside.square().sum(2, keepdim=True) + delta.gather(2, second).square().sum(
-        2, keepdim=True
-    )
-    unspent = (budget.eps**2 - spent).clamp_min(0.0)
-    across = chance[:, 4 + c, None, None] < 1 / 2
-    bump = _two_halves(size[1], size[0], x).T.where(across, _two_halves(*size, x))
-    signs = (chance[:, 2 : 2 + c, None] < 1 / 2).to(x.dtype) * 2 - 1
-    direction = _unit(inside) + signs * bump.flatten(1)[:, None]
-    new = _unit(direction) * (taken + unspent / c).sqrt()
-    delta.scatter_(2, second, 0.0).scatter_(2, first, new)
-    return _of_length_eps(x, delta, budget)
 
 
-def _of_length_eps(x: Tensor, delta: Tensor, budget: Budget) -> Tensor:
-    """x [n, c, h, w] + delta [n, c, h * w] lengthened or shortened to eps, in the box."""
-    scale = budget.eps * INWARDS / _length(delta).clamp_min(TINY)
-    moved = x.flatten(2).addcmul(delta, scale)
-    return moved.clamp_(budget.box.low, budget.box.high).view_as(x)
-
-
-def _length(delta: Tensor) -> Tensor:
-    """The l2 norm of delta [n, c, p], [n, 1, 1]."""
-    import torch
-
-    length: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
-    return length[:, None, None]
-
-
-def _unit(window: Tensor) -> Tensor:
-    """window [n, c, p] divided by the l2 norm of each channel; 0 stays 0."""
-    return window / window.square().sum(2, keepdim=True).sqrt().clamp_min(TINY)
+def _squared_length(delta: Tensor) -> Tensor:
+    """The squared l2 norm of delta [n, ...], [n]."""
+    return delta.flatten(1).square().sum(1)
 
 
 def _odd(size: tuple[int, int], height: int, width: int) -> tuple[int, int]:
@@ -129,18 +173,22 @@ def _odd(size: tuple[int, int], height: int, width: int) -> tuple[int, int]:
     return min(high, height), min(wide, width)
 
 
-def _two_halves(height: int, width: int, like: Tensor) -> Tensor:
-    """A bump and, below it, its negative: [height, width] of l2 norm 1 (the paper's eta)."""
-    return _drawn(height, width, like.dtype, like.device)
-
-
 @lru_cache(maxsize=64)  # a search has a window size for hundreds of moves
 def _drawn(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Bumps of a window [4, height * width]: upright, its negative, lying, its negative."""
+    import torch
+
+    upright, lying = _two_halves(height, width), _two_halves(width, height).T
+    table = torch.stack((upright, -upright, lying, -lying)).flatten(1)
+    return table.to(device=device, dtype=dtype)
+
+
+def _two_halves(height: int, width: int) -> Tensor:
+    """A bump and, below it, its negative: [height, width] of l2 norm 1 (the paper's eta)."""
     import torch
 
     upper = height // 2
-    parts = (_bump(upper, width), -_bump(height - upper, width))
-    both = torch.cat(parts).to(device=device, dtype=dtype)
+    both = torch.cat((_bump(upper, width), -_bump(height - upper, width)))
     return both / both.square().sum().sqrt()
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from robustbench_lite import Box, Budget
 
-from .square_windows import offsets, window_size
+from .square_windows import corners, offsets, window_size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,26 +74,35 @@ class Colours:
     def tried(self, number: int, x: Tensor, best: Tensor) -> Patch:
         """Move `number` on `best` [n, c, h, w], in its memory."""
         n, c, h, w = best.shape
-        window = offsets(self.sizes[number], (c, h, w), best.device)
-        places = self.corners[:, number, None] + window
-        step = self.steps[:, number].repeat_interleave(window.shape[0] // c, dim=1)
-        flat = best.view(n, -1)
+        places = self.corners[:, number, None] + offsets(self.sizes[number], (c, h, w), best.device)
+        flat, step = best.view(n, -1), self.steps[:, number]
         clean, old = x.view(n, -1).gather(1, places), flat.gather(1, places)
-        new = (clean + step).clamp_(self.box.low, self.box.high)
-        idle = (new == old).all(dim=1, keepdim=True)
-        new = (clean - step).clamp_(self.box.low, self.box.high).where(idle, new)
+        idle = (self._coloured(clean, step) == old).all(dim=1, keepdim=True)
+        new = self._coloured(clean, (-step).where(idle, step))
         flat.scatter_(1, places, new)
         return Patch(best, places, old, new)
 
+    def _coloured(self, clean: Tensor, step: Tensor) -> Tensor:
+        """clean [n, c * p] plus step [n, c] in the box."""
+        n, c = step.shape
+        moved = clean.view(n, c, -1) + step[:, :, None]
+        return moved.clamp_(self.box.low, self.box.high).view(n, -1)
 
-def colours(chances: Tensor, covered: Sequence[float], x: Tensor, *, budget: Budget) -> Colours:
+
+def colours(
+    chances: Tensor,
+    covered: Sequence[float],
+    x: Tensor,
+    best: Tensor,  # noqa: ARG001  (under l2 it says what is spent)
+    *,
+    budget: Budget,
+) -> Colours:
     """A move for each share of the image in `covered`.
 
-    chances: float32 [n, moves, 2 + c or more] in [0, 1). x: [n, c, h, w].
+    chances: float32 [n, moves, 2 + c or more] in [0, 1). x, best: [n, c, h, w].
     """
     _, c, h, w = x.shape
     sizes = [window_size(share, h, w) for share in covered]
-    room = chances.new_tensor([(h - high + 1, w - wide + 1) for high, wide in sizes])
-    top, left = (chances[:, :, :2] * room).long().unbind(dim=2)
     up = chances[:, :, 2 : 2 + c] < 1 / 2
-    return Colours(budget.box, top * w + left, budget.eps * (2 * up.to(x.dtype) - 1), sizes)
+    steps = budget.eps * (2 * up.to(x.dtype) - 1)
+    return Colours(budget.box, corners(chances[:, :, :2], sizes, h, w), steps, sizes)

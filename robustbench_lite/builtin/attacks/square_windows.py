@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -59,17 +60,14 @@ def window_size(covered: float, height: int, width: int) -> tuple[int, int]:
     return _at_least_one(side), _at_least_one(side)
 
 
-def places(chance: Tensor, size: tuple[int, int], height: int, width: int) -> Tensor:
-    """Flat pixel positions of one window per row, int64 [n, size[0] * size[1]].
+def corners(chances: Tensor, sizes: Sequence[tuple[int, int]], height: int, width: int) -> Tensor:
+    """Flat positions of windows' upper left pixels, drawn uniformly: int64 [n, moves].
 
-    chance: float32 [n, 2] in [0, 1), from which its upper left corner is drawn uniformly.
+    chances: float32 [n, moves, 2] in [0, 1), for windows of `sizes` (one per move).
     """
-    import torch
-
-    rows, columns = (torch.arange(length, device=chance.device) for length in size)
-    top = (chance[:, :1] * (height - size[0] + 1)).long()
-    left = (chance[:, 1:] * (width - size[1] + 1)).long()
-    return top * width + left + (rows[:, None] * width + columns).flatten()
+    room = chances.new_tensor([(height - high + 1, width - wide + 1) for high, wide in sizes])
+    top, left = (chances * room).long().unbind(dim=2)
+    return top * width + left
 
 
 @lru_cache(maxsize=64)  # a search has one window size for hundreds of moves
