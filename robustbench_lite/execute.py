@@ -60,12 +60,14 @@ def cells(
     stored: Callable[[str], Samples | None],
     observer: Observer,
     terms: Terms = EVERYTHING,
+    claim: Callable[[Sequence[Cell]], bool] = lambda _: True,
 ) -> Iterator[CellResult]:
     """Compute the cells whose ids are in `todo`, one result at a time, clean cells first.
 
     `batch_size`, `shard` None: chosen here. `stored(cell id)`: samples of a cell finished earlier
     (clean cells that are not in `todo`). A cell that the deadline of `terms` leaves unfinished has
-    no result. Raises PluginError before anything runs if the code of a plug-in that is needed
+    no result. `claim(cells of a group)`: whether the group is for this call, asked as its turn
+    comes. Raises PluginError before anything runs if the code of a plug-in that is needed
     cannot be imported.
     """
     unique = {cell.id: cell for cell in reversed(plan.cells)}
@@ -74,7 +76,7 @@ def cells(
     members = {name: part.members for name, part in plan.models.items() if part.members}
     _import_all(suite, wanted, members, registry)
     stock = Stock(suite, registry, places, device, threads, members, plan)
-    runner = _Runner(plan, registry, stock, stored, terms)
+    runner = _Runner(plan, registry, stock, stored, terms, claim)
     runner.advance = Advance(
         plan,
         registry,
@@ -131,12 +133,14 @@ class _Runner:
         stock: Stock,
         stored: Callable[[str], Samples | None],
         terms: Terms,
+        claim: Callable[[Sequence[Cell]], bool],
     ) -> None:
         self.plan = plan
         self.registry = registry
         self.stock = stock
         self.stored = stored
         self.terms = terms
+        self.claim = claim
         self.clean: dict[tuple[str, str], Samples | Failure] = {}
         self.todo: set[str] = set()
         self.advance: Advance
@@ -145,18 +149,21 @@ class _Runner:
         self, name: str, selection: Selection, groups: Sequence[Group], later: Collection[str]
     ) -> Iterator[CellResult]:
         """Some groups of one dataset; models not needed `later` are let go of as they finish."""
-        if self.advance.left() <= 0:
-            return
-        selected = self.stock.selected(name, selection)
-        if isinstance(selected, Failure):
-            yield from self._failed_all([c for group in groups for c in group.cells], selected)
-            return
-        self.stock.open(selected, len(models(groups)))
+        selected: Selected | Failure | None = None
         waiting = list(groups)
         while waiting and self.advance.left() > 0:
             current = waiting.pop(0)
-            yield from self._group(selected, current)
-            self.stock.release(models(waiting) | set(later))
+            if not self.claim(current.cells):
+                continue
+            if selected is None:
+                selected = self.stock.selected(name, selection)
+                if isinstance(selected, Selected):
+                    self.stock.open(selected, len(models(groups)))
+            if isinstance(selected, Failure):
+                yield from self._failed_all(current.cells, selected)
+            else:
+                yield from self._group(selected, current)
+                self.stock.release(models(waiting) | set(later))
         self.stock.drop_batches()
 
     def _group(self, selected: Selected, group: Group) -> Iterator[CellResult]:

@@ -25,6 +25,7 @@ class Options:
     device: str = "auto"
     threads: int | None = None
     batch_size: int | None = None
+    jobs: int = 1
     shard: int | None = None
     seed: int | None = None
     limit: int | None = None

@@ -19,7 +19,7 @@ from typing import cast
 
 import torch
 
-from . import diagnose, gate, identity, machine, needs, plugins, records, store, tablegate
+from . import diagnose, gate, identity, machine, needs, parallel, plugins, records, store, tablegate
 from . import plan as planning
 from . import suite as suites
 from .analyse import analyse, table_path
@@ -49,6 +49,7 @@ log = logging.getLogger(__name__)
 
 REPORTS = Path("reports")
 RETRIED = frozenset({"failed", "timeout"})
+LOCAL = "local"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +69,7 @@ def run(path: Path, options: Options, observer: Observer) -> Finished:
     prepared = prepare(path, options)
     terms = _terms(prepared, options, deadline)
     device = machine.device(options.device)
-    threads = machine.threads(options.threads)
+    threads = _threads(options)
     torch.set_num_threads(threads)
     machine.full_precision()
     machine.keep_freed_memory()
@@ -85,7 +86,7 @@ def run(path: Path, options: Options, observer: Observer) -> Finished:
     computed = 0
     status = "interrupted"
     try:
-        for result in _compute(prepared, options, directory, device, threads, observer, terms):
+        for result in _shared(path, prepared, options, directory, device, threads, observer, terms):
             directory.save(result)
             computed += result.status != "skipped"
             log.info("%s", line(result))
@@ -251,6 +252,48 @@ def stock_of(prepared: Prepared, device: str, threads: int) -> Stock:
     )
 
 
+def _threads(options: Options) -> int:
+    """Threads of each process: the number asked for, else what the machine has, shared out."""
+    if options.threads is not None:
+        return options.threads
+    return max(1, machine.threads(None) // options.jobs)
+
+
+def _shared(
+    path: Path,
+    prepared: Prepared,
+    options: Options,
+    directory: RunDirectory,
+    device: str,
+    threads: int,
+    observer: Observer,
+    terms: Terms,
+) -> Iterator[CellResult]:
+    """The results of this process, or of several with `--jobs`."""
+    if options.jobs == 1:
+        return _compute(prepared, options, directory, device, threads, observer, terms)
+    if options.executor != LOCAL:
+        raise UsageError(
+            f"--jobs {options.jobs}: executor '{options.executor}' shares out the cells itself;"
+            " leave one of the two away"
+        )
+    return parallel.cells(
+        path,
+        prepared,
+        frozenset(_todo(prepared, directory)),
+        options=options,
+        directory=directory,
+        device=device,
+        threads=threads,
+        observer=observer,
+        terms=terms,
+    )
+
+
+def _todo(prepared: Prepared, directory: RunDirectory) -> set[str]:
+    return {cell.id for cell in prepared.plan.cells if not directory.has(cell.id)}
+
+
 def _compute(
     prepared: Prepared,
     options: Options,
@@ -264,7 +307,7 @@ def _compute(
     if options.executor not in registry.executors:
         raise UsageError(plugins.missing(registry, "executor", options.executor))
     compute = plugins.implementation(registry.executors[options.executor])
-    todo = {cell.id for cell in prepared.plan.cells if not directory.has(cell.id)}
+    todo = _todo(prepared, directory)
     reader = StoredRun(
         path=directory.path, manifest={}, plan=prepared.plan, suite_text="", results={}
     )
@@ -375,6 +418,7 @@ def _manifest(prepared: Prepared, options: Options, device: str, threads: int) -
         "reports": list(suite.reports),
         "partial": options.limit is not None or options.select is not None,
         "seed": plan.seed,
+        "jobs": options.jobs,
         "argv": list(options.argv),
         "models": {name: dict(part.files) for name, part in plan.models.items()},
         "datasets": {name: dict(part.files) for name, part in plan.datasets.items()},

@@ -68,6 +68,7 @@ LAYERS = (
         "report",
     },
     {"analyse", "prepare", "doctor", "assess", "versus", "history", "frames", "train"},
+    {"parallel"},
     {"run", "rebuild", "replay"},
     {"cli"},
     {"__main__"},

@@ -25,6 +25,13 @@ from .shown import annotating, dump, show, tell_github
 @SUITE
 @DEVICE
 @option("--batch-size", default="auto", show_default=True, help="N or auto.")
+@option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes that share the cells, each with its own copy of the models.",
+)
 @option("--resume", is_flag=True, help="Go on with the newest run of this plan.")
 @option("--retry-errors", is_flag=True, help="Compute failed and invalid cells again.")
 @option("--refresh", is_flag=True, help="Take over no finished cell of another run.")
