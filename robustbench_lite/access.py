@@ -308,7 +308,8 @@ class CountedModule(nn.Module):
 
 def score(model: LoadedModel, x: Tensor) -> Tensor:
     """Scores [n, k] of the artefact, without a graph."""
-    output = model.predict(x.clone()).detach().float()  # a network may work in place
+    given = x if model.leaves_input else x.clone()  # a network may work in place
+    output = model.predict(given).detach().float()
     return to_logits(output, model.output).clone()  # and may reuse its output
 
 

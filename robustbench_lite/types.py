@@ -396,6 +396,7 @@ class LoadedModel:
     `output`: what `predict` gives; "independent-probabilities" are one yes or no for each class, so
     that they need no sum of one; their logits are those of the sigmoid.
     `input_shape`: one sample's shape, None where it is free.
+    `leaves_input`: `predict` never writes to x, so that it need not be given a copy.
     `device`, `provider`: where it really runs. `facts`: printable facts for manifest and doctor.
     """
 
@@ -409,6 +410,7 @@ class LoadedModel:
     facts: Mapping[str, Json] = field(default_factory=dict)
     no_gradient: str = ""
     verify: Callable[[Tensor], Parity] | None = None
+    leaves_input: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -480,3 +481,20 @@ def test_a_model_that_changes_its_input_in_place_does_not_change_the_attacks_poi
     view.model.logits(x)
     view.model.decide(x)
     assert torch.equal(x, kept)
+
+
+@pytest.mark.parametrize("leaves_input", [True, False])
+def test_only_a_model_that_never_writes_to_its_input_is_given_the_point_itself(
+    leaves_input: bool,
+) -> None:
+    given: list[int] = []
+
+    def predict(x: Tensor) -> Tensor:
+        given.append(x.data_ptr())
+        return x[:, :3]
+
+    network = loaded(Linear(torch.eye(3)), 3, predict=predict)
+    view = View(model=replace(network, leaves_input=leaves_input))
+    x = view.clean + 0.01
+    view.model.logits(x)
+    assert (given == [x.data_ptr()]) is leaves_input

@@ -212,6 +212,26 @@ def test_inputs_that_are_not_contiguous_are_read_right(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "declared", [{}, {"mean": 0.3, "std": 0.5}, {"scale": 255.0}, {"resize": SIDE}], ids=str
+)
+def test_the_input_is_left_as_it_was(tmp_path: Path, declared: dict[str, object]) -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"]),  # an operator that a runtime likes to do in place
+        helper.make_node("Flatten", ["r"], ["flat"], axis=1),
+        helper.make_node("MatMul", ["flat", "W"], ["y"]),
+    ]
+    ports = value("x", TensorProto.FLOAT, "n", 1, SIDE, SIDE), value("y", 1, "n", CLASSES)
+    path = save(tmp_path / "m.onnx", nodes, ports[:1], ports[1:], {"W": WEIGHTS})
+    model = opened(path, "cpu", **declared)
+    assert model.leaves_input
+    side = SIDE + 2 if "resize" in declared else SIDE
+    x = torch.rand(4, 1, side, side, generator=torch.Generator().manual_seed(0)) - 0.5
+    kept = x.clone()
+    model.predict(x)
+    assert torch.equal(x, kept)
+
+
 def test_the_output_is_the_callers_own(tmp_path: Path) -> None:
     model = opened(linear(tmp_path / "m.onnx"))
     first = model.predict(images(2))

@@ -70,6 +70,7 @@ def load(params: OnnxParams, *, places: Places, device: str, threads: int) -> Lo
         output=opened.output,
         device=device,
         provider=opened.session.provider,
+        leaves_input=True,  # neither the preprocessing nor onnxruntime writes to it
         facts=_facts(opened, shape) | _twin_facts(joined),
     )
 
