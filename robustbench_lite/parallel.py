@@ -79,7 +79,12 @@ class _Raised:
     problem: Exception
 
 
-_Message = CellResult | _Advanced | _Claimed | _Raised | logging.LogRecord
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """A process has nothing left to do; one that ends without a word was ended by something."""
+
+
+_Message = CellResult | _Advanced | _Claimed | _Raised | _Done | logging.LogRecord
 
 
 class _OutOfTime(Exception):
@@ -133,6 +138,7 @@ class _Worker:
     process: BaseProcess
     pipe: Connection
     begun: set[str] = field(default_factory=set)
+    done: bool = False
 
 
 class _Crew:
@@ -173,6 +179,8 @@ class _Crew:
             yield message
         elif isinstance(message, _Claimed):
             worker.begun |= message.cell_ids & self._job.todo
+        elif isinstance(message, _Done):
+            worker.done = True
         elif isinstance(message, _Raised):
             raise message.problem
         elif isinstance(message, logging.LogRecord):
@@ -188,14 +196,13 @@ class _Crew:
             log.exception("progress display failed")
 
     def _ended(self, worker: _Worker) -> Iterator[CellResult]:
-        """A process is gone; if something killed it, another one takes its place."""
+        """A process is gone; if it was not done, another one takes its place."""
         self._workers.remove(worker)
         worker.pipe.close()
         worker.process.join()
-        code = worker.process.exitcode
-        if not code:
+        if worker.done:
             return
-        cause = _cause(code)
+        cause = _cause(worker.process.exitcode or 0)
         if not worker.begun:
             raise EnvironmentProblem(
                 f"a process of --jobs {self._job.options.jobs} {cause} before its first cell; run"
@@ -218,8 +225,8 @@ class _Crew:
 
 def _cause(code: int) -> str:
     """How a process ended, after "a process": by a signal (negative) or with an exit code."""
-    if code > 0:
-        return f"ended with exit code {code}"
+    if code >= 0:
+        return f"ended with exit code {code} in the middle of its work"
     with contextlib.suppress(ValueError):
         name = signal.Signals(-code).name
         more = ", often for want of memory: try fewer --jobs" if name == "SIGKILL" else ""
@@ -252,10 +259,10 @@ def _work(job: Job, pipe: Connection) -> None:
     logger.setLevel(job.level)
     logger.propagate = False
     try:
-        for result in _computed(job, pipe):
-            pipe.send(result)
-    except _OutOfTime:
-        pass
+        with contextlib.suppress(_OutOfTime):
+            for result in _computed(job, pipe):
+                pipe.send(result)
+        pipe.send(_Done())
     except BrokenPipeError:  # the parent is gone
         os._exit(1)
     except Exception as problem:  # noqa: BLE001  (the parent raises it)

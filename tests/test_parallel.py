@@ -68,7 +68,7 @@ import nearest_mean
 class Deadly(type(nearest_mean.linear())):
     def forward(self, x):
         if x.shape[0] > 1:  # not yet when it is looked at before its work
-            os.kill(os.getpid(), signal.SIGKILL)
+            {end}
         return super().forward(x)
 
 def net():
@@ -76,13 +76,18 @@ def net():
     healthy.__class__ = Deadly
     return healthy
 """
+ENDS = {
+    "os.kill(os.getpid(), signal.SIGKILL)": "was killed by SIGKILL, often for want of memory",
+    "os._exit(0)": "ended with exit code 0 in the middle of its work",
+}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_a_model_that_kills_its_process_fails_its_own_cells(
-    robeval: Robeval, write_suite: WriteSuite, tmp_path: Path
+@pytest.mark.parametrize("end", ENDS)
+def test_a_model_that_ends_its_process_fails_its_own_cells(
+    robeval: Robeval, write_suite: WriteSuite, tmp_path: Path, end: str
 ) -> None:
-    (tmp_path / "deadly.py").write_text(DEADLY)
+    (tmp_path / "deadly.py").write_text(DEADLY.format(end=end))
     path = write_suite(WORK)
     text = path.read_text()
     text = text.replace('python_path: ["', 'python_path: [".", "')
@@ -90,11 +95,11 @@ def test_a_model_that_kills_its_process_fails_its_own_cells(
     path.write_text(text)
     ended = robeval("run", str(path), "-o", "out", "--jobs", "2")
     assert ended.code == 4, ended.err
-    assert "was killed by SIGKILL, often for want of memory: try fewer --jobs" in ended.err
+    assert ENDS[end] in ended.err
     stored = load_run(tmp_path / "out")
     status = {cell.id: stored.results[cell.id].status for cell in stored.plan.cells}
     of = {
-        name: {status[c.id] for c in stored.plan.cells if c.model == name}
+        name: {status[cell.id] for cell in stored.plan.cells if cell.model == name}
         for name in stored.plan.models
     }
     assert of == {"deadly": {"failed"}, "linear": {"ok"}}
@@ -204,7 +209,7 @@ def test_a_log_line_travels_with_its_words_put_together() -> None:
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        (3, "ended with exit code 3"),
+        (0, "ended with exit code 0 in the middle of its work"),
         (-11, "was killed by SIGSEGV"),
         (-200, "was killed by signal 200"),
     ],
