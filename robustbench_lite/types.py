@@ -817,6 +817,18 @@ class Verdict:
     sentence: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedAnalysis:
+    """An analysis of the suite that has no table to rely on, and why.
+
+    `environment`: device, model file or dataset, not the analysis.
+    """
+
+    name: str
+    reason: str
+    environment: bool = False
+
+
 # ---------------------------------------------------------------- two runs -> Comparison
 
 

@@ -67,7 +67,7 @@ LAYERS = (
         "compare",
         "report",
     },
-    {"analyse", "prepare", "doctor", "assess", "versus", "history", "frames", "train"},
+    {"analyse", "publish", "prepare", "doctor", "assess", "versus", "history", "frames", "train"},
     {"run", "rebuild", "replay"},
     {"cli"},
     {"__main__"},
