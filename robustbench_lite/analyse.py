@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import plugins, store
-from .errors import EnvironmentProblem, PluginError, cause
+from .errors import EnvironmentProblem, PluginError
 from .hookspecs import AnalysisSpec, Column
 from .params import referring, refers_to
 from .plugins import Registered, Registry
+from .raised import cause
 from .stock import Stock, StockBench
 from .store import StoredRun
 from .types import FailedAnalysis

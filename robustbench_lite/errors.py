@@ -12,14 +12,6 @@ class RobevalError(Exception):
     exit_code: ClassVar[int] = 3
 
 
-def cause(problem: BaseException) -> str:
-    """What is told of an exception: our own by its words, any other after the name of its class."""
-    if isinstance(problem, RobevalError):
-        return str(problem)
-    kind = type(problem).__name__
-    return f"{kind}: {problem}" if str(problem) else kind
-
-
 class SuiteError(RobevalError):
     """The suite text is not usable. Carries every problem found, one line each (exit 2)."""
 

@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Generic, Literal, TypeVar
 
 from .contract import WORDS, SpecKind, collect
-from .errors import PluginError, cause
+from .errors import PluginError
 from .hookspecs import (
     GROUP,
     AnalysisSpec,
@@ -33,6 +33,7 @@ from .hookspecs import (
     ReporterSpec,
     Spec,
 )
+from .raised import cause
 from .words import did_you_mean, listed
 
 OWN_DISTRIBUTION = "robustbench-lite"

@@ -6,8 +6,9 @@ import logging
 from collections.abc import Sequence
 
 from . import plugins, store
-from .errors import EnvironmentProblem, cause
+from .errors import EnvironmentProblem
 from .plugins import Registry
+from .raised import cause
 from .store import StoredRun
 
 log = logging.getLogger(__name__)

@@ -24,10 +24,11 @@ from . import plan as planning
 from . import suite as suites
 from .analyse import analyse, forget, table_path
 from .assess import assess
-from .errors import EnvironmentProblem, PluginError, UsageError
+from .errors import EnvironmentProblem, SuiteError, UsageError
 from .prepare import Options, Prepared, prepare, registry_of
 from .progress import line
 from .publish import publish
+from .rehearsal import rehearsed
 from .stock import Stock
 from .store import RunDirectory, StoredRun
 from .types import (
@@ -144,7 +145,8 @@ def _ended(path: Path, plan: Plan, options: Options, status: str) -> dict[str, J
 def rehearse(path: Path, options: Options) -> int:
     """Load everything and run 2 samples of every cell; how many cells. Nothing is kept.
 
-    Raises the first failure as EnvironmentProblem (device, file, data) or PluginError (attack).
+    Raises `EnvironmentProblem` for the first failure of device, file or data; else `SuiteError`
+    with every attack that raised or broke its contract, at its line of the suite.
     """
     options = dataclasses.replace(options, limit=2)
     prepared = prepare(path, options)
@@ -152,17 +154,20 @@ def rehearse(path: Path, options: Options) -> int:
     torch.set_num_threads(threads)
     machine.full_precision()
     machine.keep_freed_memory()
+    results: dict[str, CellResult] = {}
     with tempfile.TemporaryDirectory() as folder:
         directory = store.open_directory(Path(folder) / "run", planning.plan_id(prepared.plan))
         terms = Terms(keep=False)
         for result in _compute(prepared, options, directory, device, threads, Silence(), terms):
-            if result.status == "failed":
-                raise (
-                    EnvironmentProblem(result.reason)
-                    if result.environment
-                    else PluginError(result.reason)
-                )
+            if result.status == "failed" and result.environment:
+                raise EnvironmentProblem(result.reason)
             directory.save(result)
+            results[result.cell.id] = result
+    problems, warnings = rehearsed(prepared, results)
+    for warning in warnings:
+        log.warning("%s", warning)
+    if problems:
+        raise SuiteError(problems)
     return len(prepared.plan.cells)
 
 

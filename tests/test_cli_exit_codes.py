@@ -387,8 +387,13 @@ def test_validate_deep_runs_two_samples_and_keeps_nothing(
     crash = str(write_suite(text((CRASH,)), name="crash.yaml"))
     ended = robeval("validate", crash, "--deep")
     assert ended.code == 2
-    assert "lie-raises" in ended.err
-    assert "the attack gave up" in ended.err
+    line = next(
+        at for at, text in enumerate(Path(crash).read_text().split("\n"), 1) if "crash" in text
+    )
+    assert ended.err.startswith(
+        f"{crash}:{line}:3: error: attacks.crash: attack 'lie-raises' raised"
+    )
+    assert "the attack gave up (robeval_lies.py:" in ended.err
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "broken.yaml",
         "crash.yaml",
