@@ -194,6 +194,12 @@ def source_hash(registered: Registered[Spec]) -> str:
     return hashlib.sha256(f"{plugin.distribution} {plugin.version}".encode()).hexdigest()
 
 
+def unused(block: Collection[str], registry: Registry) -> list[str]:
+    """The names in `block` that no installed plug-in or distribution has."""
+    there = {name for plugin in registry.plugins for name in _names(plugin)}
+    return [name for name in block if _canonical(name) not in there]
+
+
 def missing(registry: Registry, kind: SpecKind, name: str) -> str:
     """What to tell a user whose suite names a spec that is not there; `  help:` lines follow."""
     names = registry.names(kind)

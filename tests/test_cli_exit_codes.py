@@ -548,7 +548,10 @@ def test_a_value_of_the_environment_that_is_none(
 
 @pytest.mark.usefixtures("lies")
 def test_plugins_blocked_by_the_environment(
-    robeval: Robeval, write_suite: WriteSuite, monkeypatch: pytest.MonkeyPatch
+    robeval: Robeval,
+    write_suite: WriteSuite,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     path = str(write_suite(text((LIE,))))
     assert robeval("validate", path).code == 0
@@ -556,6 +559,8 @@ def test_plugins_blocked_by_the_environment(
     ended = robeval("validate", path)
     assert ended.code == 2
     assert "unknown attack 'lie-out-of-ball'" in ended.err
+    (warned,) = [each for each in caplog.messages if "blocks nothing" in each]
+    assert warned.startswith("'other' blocks nothing")
     monkeypatch.delenv("ROBEVAL_DISABLE_PLUGINS")
     monkeypatch.setenv("ROBEVAL_NO_PLUGINS", "1")
     assert robeval("validate", path).code == 2
