@@ -111,7 +111,7 @@ def _lacks(frame: pd.DataFrame, spec: AnalysisSpec) -> str:
     if not lacking:
         return ""
     return (
-        f"its spec names the column '{lacking[0]}' to be shown, and its table has"
+        f"its spec names the column '{lacking[0]}' to be shown; the columns of its table are"
         f" {', '.join(map(str, frame.columns)) or 'none'}"
     )
 

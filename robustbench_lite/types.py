@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, get_args
 
 if TYPE_CHECKING:
     import numpy as np
@@ -409,6 +409,12 @@ class LoadedModel:
     facts: Mapping[str, Json] = field(default_factory=dict)
     no_gradient: str = ""
     verify: Callable[[Tensor], Parity] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an `output` that is none: it would be read as logits."""
+        known = get_args(Output)
+        if self.output not in known:
+            raise ValueError(f"output '{self.output}' is not one of {', '.join(known)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

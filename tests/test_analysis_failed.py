@@ -91,7 +91,7 @@ def suite(analysis: str, *gates: str, reports: str = "markdown") -> str:
 TOLD = {
     "raises": "KeyError: 'confidance'",
     "nothing": "it returned NoneType, expected a pandas.DataFrame",
-    "lacks": "its spec names the column 'lowest' to be shown, and its table has id, what, verdict",
+    "lacks": "its spec names the column 'lowest' to be shown; the columns of its table are id, what, verdict",
 }
 
 

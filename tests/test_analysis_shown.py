@@ -121,7 +121,10 @@ def test_a_column_that_the_table_lacks_is_told_and_the_table_is_kept(
 ) -> None:
     (failed,) = made(tmp_path, (*COLUMNS, wrong))
     assert failed.name == "my look"
-    assert "names the column 'rates' to be shown, and its table has what, note" in failed.reason
+    assert (
+        "names the column 'rates' to be shown; the columns of its table are what, note"
+        in failed.reason
+    )
     assert not failed.environment
     assert (tmp_path / "tables" / "my-look.csv").is_file()
     assert len(shown(tmp_path).head) == len(COLUMNS) + (wrong.name == "rate")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
 if TYPE_CHECKING:
     from tests.conftest import Robeval
@@ -42,6 +43,33 @@ def test_whole_suites_in_the_pages_are_valid(page: Path, tmp_path: Path, robeval
         assert ended.code in {0, 7}, ended.err
         if ended.code == 7:
             assert "there is no file" in ended.err or "cannot be found" in ended.err, ended.err
+
+
+def test_the_plug_in_of_the_guide_works(
+    tmp_path: Path, robeval: Robeval, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs" / "write-an-attack.md").read_text(encoding="utf-8")
+    (code,) = [
+        each for each in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "@hookimpl" in each
+    ]
+    site = tmp_path / "site"
+    info = site / "robeval_guide-0.1.dist-info"
+    info.mkdir(parents=True)
+    (site / "robeval_guide.py").write_text(code, encoding="utf-8")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: robeval-guide\nVersion: 0.1\n")
+    (info / "entry_points.txt").write_text("[robeval]\nguide = robeval_guide\n")
+    monkeypatch.syspath_prepend(str(site))
+    x = torch.rand((40, 2), generator=torch.Generator().manual_seed(0))
+    torch.save({"x": x, "y": (x[:, 1] > x[:, 0]).long()}, tmp_path / "test.pt")
+    torch.save(torch.eye(2), tmp_path / "net.pt")
+    (entries,) = re.findall(r"```yaml\n(models: .*?)```", page, re.DOTALL)
+    rest = "schema: 1\nname: guide\nattacks: {f: {attack: fgsm, norm: linf, eps: 0.1}}\n"
+    (tmp_path / "suite.yaml").write_text(rest + entries, encoding="utf-8")
+    ended = robeval("run", "suite.yaml", "-o", "out", "-q")
+    assert ended.code == 0, ended.out + ended.err
+    assert (tmp_path / "out" / "sentence.txt").read_text().startswith("Complete: ")
+    table = (tmp_path / "out" / "tables" / "share-left.csv").read_text().splitlines()
+    assert table[:2] == ["model,attack,left", "net,clean,1.0"]
 
 
 def test_every_exit_code_of_the_readme_is_in_the_help(robeval: Robeval) -> None:

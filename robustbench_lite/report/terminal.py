@@ -16,7 +16,7 @@ from ..types import (
     Summary,
     Verdict,
 )
-from .outcome import sentence
+from .outcome import names, sentence
 from .view import FinishedRun, summary_of
 from .words import (
     NOTHING,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 MOST_ROWS = 80  # above it only clean passes, worst cases and what is not ok are printed
-MOST_REASONS = 12  # why cells have no numbers
+MOST_REASONS, MOST_CELLS = 12, 3  # why cells have no numbers, and how many are named
 _COLOURS = {
     "PASS": "green",
     "COMPLETE": "green",
@@ -154,15 +154,17 @@ def _reasons(verdict: Verdict | None) -> list[tuple[GateStatus, str]]:
 
 
 def _unfinished(summary: Summary) -> list[str]:
-    """Why cells have no numbers; those that differ in their budget alone are told together."""
-    groups: dict[tuple[str, str, str, str], list[str]] = {}
+    """Why cells have no numbers, a line for each reason."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
     for row in summary.rows:
         if row.status in ("failed", "timeout") and row.attack != WORST_CASE:
-            key = (row.status, attack_name(row), row.model, row.reason)
-            groups.setdefault(key, []).append("" if row.attack == CLEAN else f" {budget(row)}")
+            spent = "" if row.attack == CLEAN else f" {budget(row)}"
+            groups.setdefault((row.status, row.model, row.reason), []).append(
+                f"{attack_name(row)}{spent}"
+            )
     told = [
-        plain(f"{status}: {attack}{','.join(dict.fromkeys(spent))} on model '{model}': {reason}")
-        for (status, attack, model, reason), spent in groups.items()
+        plain(f"{status}: {names(cells, MOST_CELLS)} on model '{model}': {reason}")
+        for (status, model, reason), cells in groups.items()
     ]
     left = len(told) - MOST_REASONS
     return [*told[:MOST_REASONS], *([f"{left:,} more, in tables/cells.csv"] if left > 0 else [])]
