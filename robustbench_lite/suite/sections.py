@@ -166,8 +166,8 @@ class Section:
             return None
         value = node.value
         if not isinstance(value, int | float | Fraction) or isinstance(value, bool):
-            percent = _PERCENT.fullmatch(node.text) if isinstance(value, str) else None
-            told = (f"write {float(percent[1]) / 100:g}",) if percent else ()
+            percentage = _PERCENT.fullmatch(node.text) if isinstance(value, str) else None
+            told = (f"write {float(percentage[1]) / 100:g}",) if percentage else ()
             self.wrong(key, "a number from 0 to 1", *told)
         elif not 0 <= value <= 1:  # NaN too
             percent = isinstance(value, int | float) and 1 < value <= 100
