@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -11,12 +12,16 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from robustbench_lite.contract import COMMON_KEYS
+from robustbench_lite.suite.gates import GATE_KEYS, TABLE_GATE_KEYS
+
 if TYPE_CHECKING:
     from tests.conftest import Robeval
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
+ANCHOR = re.compile(r"\]\((?!https?://)([^)#]*)#([^)]+)\)")
 SUITE = re.compile(r"```yaml\n((?:#[^\n]*\n)?schema: 1\n.*?)```", re.DOTALL)
 
 
@@ -33,6 +38,18 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
+def anchors(page: Path) -> set[str]:
+    """What GitHub calls the headings of a page."""
+    heads = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", head).strip().lower().replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_headings_lead_somewhere(page: Path) -> None:
+    for target, anchor in ANCHOR.findall(page.read_text(encoding="utf-8")):
+        assert anchor in anchors(page.parent / target if target else page), (target, anchor)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_whole_suites_in_the_pages_are_valid(page: Path, tmp_path: Path, robeval: Robeval) -> None:
     for number, text in enumerate(SUITE.findall(page.read_text(encoding="utf-8"))):
@@ -43,6 +60,22 @@ def test_whole_suites_in_the_pages_are_valid(page: Path, tmp_path: Path, robeval
         assert ended.code in {0, 7}, ended.err
         if ended.code == 7:
             assert "there is no file" in ended.err or "cannot be found" in ended.err, ended.err
+
+
+def test_every_key_of_a_suite_is_on_its_page(robeval: Robeval) -> None:
+    page = (ROOT / "docs" / "suite.md").read_text(encoding="utf-8")
+    gates = (ROOT / "docs" / "gate-a-release.md").read_text(encoding="utf-8")
+    schema = json.loads(robeval("schema", "--no-plugins").out)
+    told = {f"`{key}`" for key in schema["properties"]}
+    for name, entry in schema["definitions"].items():
+        kind = name.partition(".")[0]
+        if kind in {"model", "dataset"}:
+            told |= {f"`{key}`" for key in entry["properties"] if key != "load"}
+            told.add(f"`{name.partition('.')[2]}`")
+    told |= {f"`{key}`" for key in COMMON_KEYS["attack"]}
+    assert {key for key in told if key not in page} == set()
+    written = {f"`{key}" for key in (*GATE_KEYS, *TABLE_GATE_KEYS)}
+    assert {key for key in written if key not in gates} == set()
 
 
 def test_the_plug_in_of_the_guide_works(
