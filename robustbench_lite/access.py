@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -204,6 +204,10 @@ class Granted:
             self._seen.point(self._index, x, result.logits)
             self._seen.loss(self._index, _name_of(loss), result.value)
         return result
+
+    def __call__(self, *_: object, **__: object) -> NoReturn:
+        """Refused, with what to ask instead."""
+        raise TypeError("model(x) is not counted: ask model.logits(x), or model.module() first")
 
     def averaged(self, draws: int) -> Granted:
         """The same model, each answer the mean over `draws` passes, all of them counted."""

@@ -46,6 +46,7 @@ def assess(
         today=datetime.now(UTC).date(),
         self_test=stored.manifest.get("self_test") is not False,
         before=before or {},
+        failed=records.failed_from_json(stored.manifest.get(records.FAILED_ANALYSES)),
     )
     found = _findings(cells, stored.results, stored.samples, asked)
     unfinished = stored.manifest.get("unfinished")

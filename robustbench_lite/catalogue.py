@@ -71,7 +71,8 @@ FINDINGS: Mapping[str, Entry] = MappingProxyType(
         "weaker-than-black-box": Entry("error", "an attack without gradients breaks many more"),
         "larger-eps-weaker": Entry("warning", "a larger budget breaks fewer samples"),
         "unbounded-not-zero": Entry("error", "a budget of the whole box leaves samples unbroken"),
-        # gates
+        # analyses and gates
+        "analysis-failed": Entry("error", "an analysis failed; no cell is touched (exit 4)"),
         "weak-gated-attack": Entry("warning", "a gate rests on an attack far above the worst case"),
         "gate-on-single-step": Entry("warning", "a gate rests on single-step or transfer attacks"),
         "no-gradient-free-check": Entry("warning", "no gradient-free attack at a gated budget"),

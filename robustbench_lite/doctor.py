@@ -15,7 +15,7 @@ from .checkup import DataReport, Ports, Report
 from .diagnose.preflight import judged
 from .errors import DataError, ModelError, RobevalError, UsageError
 from .hookspecs import ModelSpec
-from .params import Params
+from .params import Params, package_path
 from .plugins import Registered, Registry, implementation
 from .preflight import keys
 from .probe import SEED, cause, probe
@@ -39,6 +39,8 @@ def examine(
 ) -> Report:
     """Load the file with the loader of its suffix and run it; a broken file is a report, no error.
 
+    `path`: of a file, or `pkg://package/file`.
+
     `device`: "cpu" or "cuda:i". `factory`: "package.module:name" for a file that holds only
     weights. `input_shape`: one sample, for a model that does not declare it (a free dimension is
     otherwise taken as the data's, or 1). `data`: name of a dataset loader that needs no parameter
@@ -47,6 +49,10 @@ def examine(
 
     Raises UsageError for data that are not known, DataError for those that cannot be read.
     """
+    try:
+        path = package_path(path)
+    except ValueError as problem:
+        return Report(path=path, problem=str(problem))
     samples = None if data is None else _samples(data, registry, places or _places(path))
     report = Report(path=path)
     try:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from .judge import decide
+from .raised import place
 from .records import COLUMNS
 from .types import (
     Batch,
@@ -70,7 +71,8 @@ class Failure:
         if isinstance(problem, TimeLimit):
             return Failure(str(problem), timed_out=True)
         text = "".join(traceback.format_exception(problem))
-        return Failure(f"{what}: {type(problem).__name__}: {problem}", environment, text)
+        told = f"{what}: {type(problem).__name__}: {problem}{place(problem)}"
+        return Failure(told, environment, text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,11 @@ def to_logits(output: Tensor, kind: Output) -> Tensor:
 
 def decide(model: LoadedModel, x: Tensor) -> Decision:
     """Class and confidence (probability of that class) of x [n, *shape] on the artefact."""
-    output = model.predict(x.clone()).detach().float()  # a network may work in place
+    answer: object = model.predict(x.clone())  # a network may work in place
+    if not isinstance(answer, Tensor):
+        kind = type(answer).__name__
+        raise TypeError(f"the model returned {kind}; expected a tensor [n, {model.num_classes}]")
+    output = answer.detach().float()
     wanted = (x.shape[0], model.num_classes)
     if output.shape != wanted:
         raise ValueError(

@@ -33,10 +33,16 @@ def package_file(text: str) -> Path:
     return Path(spec.submodule_search_locations[0]) / inside
 
 
-def _resolve(path: Path, info: ValidationInfo) -> Path:
+def package_path(path: Path) -> Path:
+    """The file of a package that a path names as `pkg://...`; any other path as it is."""
     text = path.as_posix()
     if text.startswith("pkg:/"):  # Path folds the double slash
         return package_file(PACKAGE_SCHEME + text.removeprefix("pkg:").lstrip("/"))
+    return path
+
+
+def _resolve(path: Path, info: ValidationInfo) -> Path:
+    path = package_path(path)
     base = (info.context or {}).get("base")
     return path if path.is_absolute() or base is None else Path(base) / path
 

@@ -33,6 +33,7 @@ from .hookspecs import (
     ReporterSpec,
     Spec,
 )
+from .raised import cause
 from .words import did_you_mean, listed
 
 OWN_DISTRIBUTION = "robustbench-lite"
@@ -169,7 +170,7 @@ def implementation(registered: Registered[Spec]) -> Callable[..., object]:
     try:
         found: object = reduce(getattr, name.split("."), import_module(module))
     except (Exception, SystemExit) as error:
-        raise PluginError(f"{subject} cannot be imported: {_cause(error)}") from error
+        raise PluginError(f"{subject} cannot be imported: {cause(error)}") from error
     if not callable(found):
         raise PluginError(f"{subject} is {type(found).__name__}, expected something to call")
     return found
@@ -191,6 +192,12 @@ def source_hash(registered: Registered[Spec]) -> str:
         return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
     plugin = registered.plugin
     return hashlib.sha256(f"{plugin.distribution} {plugin.version}".encode()).hexdigest()
+
+
+def unused(block: Collection[str], registry: Registry) -> list[str]:
+    """The names in `block` that no installed plug-in or distribution has."""
+    there = {name for plugin in registry.plugins for name in _names(plugin)}
+    return [name for name in block if _canonical(name) not in there]
 
 
 def missing(registry: Registry, kind: SpecKind, name: str) -> str:
@@ -234,9 +241,9 @@ def _open(source: Source, strict: bool) -> tuple[Plugin, tuple[Spec, ...]]:
         hooks, specs = collect(loaded)
     except (Exception, SystemExit) as error:
         if strict:
-            raise PluginError(f"{plugin} could not be loaded: {_cause(error)}") from error
+            raise PluginError(f"{plugin} could not be loaded: {cause(error)}") from error
         text = "".join(traceback.format_exception(error))
-        return replace(plugin, status="broken", reason=_cause(error), traceback=text), ()
+        return replace(plugin, status="broken", reason=cause(error), traceback=text), ()
     return replace(plugin, hooks=hooks), specs
 
 
@@ -278,7 +285,7 @@ def _named_file(registered: Registered[Spec], target: str) -> Path | None:
     try:
         found = importlib.util.find_spec(module)
     except (Exception, SystemExit) as error:
-        raise PluginError(f"{subject} cannot be found: {_cause(error)}") from error
+        raise PluginError(f"{subject} cannot be found: {cause(error)}") from error
     if found is None:
         raise PluginError(f"{subject} cannot be found: there is no module '{module}'")
     return Path(found.origin) if found.has_location and found.origin else None
@@ -306,9 +313,3 @@ def _canonical(name: str) -> str:
 
 def _names(plugin: Plugin) -> set[str]:
     return {_canonical(plugin.name), _canonical(plugin.distribution)}
-
-
-def _cause(error: BaseException) -> str:
-    if isinstance(error, PluginError):
-        return str(error)
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

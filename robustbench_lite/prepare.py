@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from .choose import choose
 from .errors import NothingSelected
 from .plugins import Registry
 from .types import Places, Plan, Suite
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +61,15 @@ class Prepared:
 
 
 def registry_of(options: Options) -> Registry:
-    """What is installed, less what is blocked."""
-    return plugins.load(block=options.block, no_plugins=options.no_plugins, strict=options.strict)
+    """What is installed, less what is blocked; a name that blocks nothing is warned of."""
+    found = plugins.load(block=options.block, no_plugins=options.no_plugins, strict=options.strict)
+    for name in () if options.no_plugins else plugins.unused(options.block, found):
+        log.warning(
+            "'%s' blocks nothing (-p, ROBEVAL_DISABLE_PLUGINS): no installed plug-in or"
+            " distribution has that name; `robeval plugins` lists them",
+            name,
+        )
+    return found
 
 
 def prepare(path: Path, options: Options) -> Prepared:

@@ -16,6 +16,7 @@ from .types import (
     Cost,
     Eps,
     Examples,
+    FailedAnalysis,
     Gate,
     Json,
     Part,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TEXT_COLUMNS = ("sample_id", "sample_hash", "status")
+FAILED_ANALYSES = "failed_analyses"  # of the manifest
 COLUMNS = tuple(field.name for field in dataclasses.fields(Samples))
 
 
@@ -152,6 +154,17 @@ def waivers_from_json(value: Json) -> tuple[Waiver, ...]:
         plain["where"] = Where(*cast("Sequence[Json]", record["where"]))  # type: ignore[arg-type]
         waivers.append(Waiver(**plain))  # type: ignore[arg-type]  # the record's own fields
     return tuple(waivers)
+
+
+def failed_to_json(failed: Sequence[FailedAnalysis]) -> list[Json]:
+    """Analyses without a table to rely on, as plain values."""
+    return [dataclasses.asdict(each) for each in failed]
+
+
+def failed_from_json(value: Json) -> tuple[FailedAnalysis, ...]:
+    """Inverse of `failed_to_json`; none for a run of an older robeval."""
+    records = cast("Sequence[Mapping[str, Json]]", value or ())
+    return tuple(FailedAnalysis(**record) for record in records)  # type: ignore[arg-type]
 
 
 def result_to_json(result: CellResult) -> dict[str, Json]:

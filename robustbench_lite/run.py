@@ -22,12 +22,13 @@ import torch
 from . import diagnose, gate, identity, machine, needs, parallel, plugins, records, store, tablegate
 from . import plan as planning
 from . import suite as suites
-from .analyse import analyse, table_path
+from .analyse import analyse, forget, table_path
 from .assess import assess
-from .errors import EnvironmentProblem, PluginError, UsageError
-from .plugins import Registry
+from .errors import EnvironmentProblem, SuiteError, UsageError
 from .prepare import Options, Prepared, prepare, registry_of
 from .progress import line
+from .publish import publish
+from .rehearsal import rehearsed
 from .stock import Stock
 from .store import RunDirectory, StoredRun
 from .types import (
@@ -54,13 +55,14 @@ LOCAL = "local"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """A judged run."""
+    """A judged run; `unwritten`: which reports could not be written, and why."""
 
     run: StoredRun
     summary: Summary
     verdict: Verdict
     computed: int
     reused: int
+    unwritten: tuple[str, ...] = ()
 
 
 def run(path: Path, options: Options, observer: Observer) -> Finished:
@@ -93,16 +95,19 @@ def run(path: Path, options: Options, observer: Observer) -> Finished:
             _tell(observer, result)
         status = "finished"
     finally:
-        ended = _ended(directory.path, prepared.plan, options, status)
-        store.write_json(directory.path / store.MANIFEST, manifest | ended)
+        manifest |= _ended(directory.path, prepared.plan, options, status)
+        store.write_json(directory.path / store.MANIFEST, manifest)
+    forget(directory.path, prepared.suite.analyses)
     finished = judge_run(directory.path, gates)
     stock = stock_of(prepared, device, threads)
-    analyse(finished.run, prepared.suite.analyses, prepared.registry, stock, device)
-    if any(each.analysis for each in gates):
+    failed = analyse(finished.run, prepared.suite.analyses, prepared.registry, stock, device)
+    if failed:
+        manifest[records.FAILED_ANALYSES] = records.failed_to_json(failed)
+        store.write_json(directory.path / store.MANIFEST, manifest)
+    if failed or any(each.analysis for each in gates):
         finished = judge_run(directory.path, gates)
-    finished = dataclasses.replace(finished, computed=computed, reused=reused)
-    _write_reports(finished.run, prepared.registry, prepared.suite.reports)
-    return finished
+    unwritten = publish(finished.run, prepared.registry, prepared.suite.reports)
+    return dataclasses.replace(finished, computed=computed, reused=reused, unwritten=unwritten)
 
 
 def _terms(prepared: Prepared, options: Options, deadline: float) -> Terms:
@@ -141,7 +146,8 @@ def _ended(path: Path, plan: Plan, options: Options, status: str) -> dict[str, J
 def rehearse(path: Path, options: Options) -> int:
     """Load everything and run 2 samples of every cell; how many cells. Nothing is kept.
 
-    Raises the first failure as EnvironmentProblem (device, file, data) or PluginError (attack).
+    Raises `EnvironmentProblem` for the first failure of device, file or data; else `SuiteError`
+    with every attack that raised or broke its contract, at its line of the suite.
     """
     options = dataclasses.replace(options, limit=2)
     prepared = prepare(path, options)
@@ -149,17 +155,20 @@ def rehearse(path: Path, options: Options) -> int:
     torch.set_num_threads(threads)
     machine.full_precision()
     machine.keep_freed_memory()
+    results: dict[str, CellResult] = {}
     with tempfile.TemporaryDirectory() as folder:
         directory = store.open_directory(Path(folder) / "run", planning.plan_id(prepared.plan))
         terms = Terms(keep=False)
         for result in _compute(prepared, options, directory, device, threads, Silence(), terms):
-            if result.status == "failed":
-                raise (
-                    EnvironmentProblem(result.reason)
-                    if result.environment
-                    else PluginError(result.reason)
-                )
+            if result.status == "failed" and result.environment:
+                raise EnvironmentProblem(result.reason)
             directory.save(result)
+            results[result.cell.id] = result
+    problems, warnings = rehearsed(prepared, results)
+    for warning in warnings:
+        log.warning("%s", warning)
+    if problems:
+        raise SuiteError(problems)
     return len(prepared.plan.cells)
 
 
@@ -192,8 +201,13 @@ def rejudge(
     own = suite_path is None and options.baseline is None
     finished = judge_run(path, gates, options.baseline, keep=own)
     if reports:
+        registry = registry_of(options)
+        for name in formats or ():
+            if name not in registry.reporters:
+                raise UsageError(plugins.missing(registry, "reporter", name))
         names = formats or cast("Sequence[str]", stored.manifest.get("reports", ()))
-        _write_reports(finished.run, registry_of(options), names)
+        unwritten = publish(finished.run, registry, names)
+        finished = dataclasses.replace(finished, unwritten=unwritten)
     return finished
 
 
@@ -226,23 +240,21 @@ def judge_run(
     measured = gate.check(
         on_cells, table, assessed.lacking, samples=stored.samples, compared=compared
     )
-    told = tablegate.check(gates, lambda name: table_path(path, name), partial=stored.partial)
+    failed = records.failed_from_json(stored.manifest.get(records.FAILED_ANALYSES))
+    told = tablegate.check(
+        gates, lambda name: table_path(path, name), partial=stored.partial, failed=failed
+    )
     verdict = gate.verdict(
-        (*measured, *told), table, environment=environment[0] if environment else ""
+        (*measured, *told),
+        table,
+        environment=environment[0] if environment else "",
+        failed=failed,
     )
     if keep:
         store.write_findings(path, table.findings)
         store.write_verdict(path, verdict)
     stored = dataclasses.replace(stored, summary=table, verdict=verdict, comparison=comparison)
     return Finished(run=stored, summary=table, verdict=verdict, computed=0, reused=0)
-
-
-def _write_reports(run: StoredRun, registry: Registry, names: Sequence[str]) -> None:
-    for name in names:
-        if name not in registry.reporters:
-            raise UsageError(plugins.missing(registry, "reporter", name))
-        with store.naming_disk_problems(run.path):
-            plugins.implementation(registry.reporters[name])(run)
 
 
 def stock_of(prepared: Prepared, device: str, threads: int) -> Stock:

@@ -6,29 +6,41 @@ import csv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from .types import Gate, GateResult, GateStatus
+from .types import FailedAnalysis, Gate, GateResult, GateStatus
 
 COLUMN = "verdict"
 HOLDS, FAILS, NO_EVIDENCE = "holds", "fails", "no evidence"
+_NO_VERDICTS = (
+    f"the table has no verdicts; it needs a column '{COLUMN}' with '{HOLDS}', '{FAILS}' or"
+    f" '{NO_EVIDENCE}'"
+)
 _PARTIAL = "a partial run decides nothing; run it without --limit and -k"
 
 
 def check(
-    gates: Sequence[Gate], table_of: Callable[[str], Path], *, partial: bool
+    gates: Sequence[Gate],
+    table_of: Callable[[str], Path],
+    *,
+    partial: bool,
+    failed: Sequence[FailedAnalysis] = (),
 ) -> tuple[GateResult, ...]:
     """The gates with an `analysis`, judged on its CSV file, `table_of(analysis)`.
 
     A row counts if its column `verdict` is "holds", "fails" or "no evidence"; any other is for the
-    reader. One that fails fails the gate; without any row, or without evidence, it is INVALID.
+    reader. One that fails fails the gate; without any row, or without evidence, it is INVALID, and
+    so is a gate on an analysis that `failed`, whatever its table says.
     """
+    why = {each.name: each.reason for each in failed}
     return tuple(
-        _judged(gate, _rows(table_of(gate.analysis)), partial=partial)
+        _judged(gate, _rows(table_of(gate.analysis)), partial=partial, why=why.get(gate.analysis))
         for gate in gates
         if gate.analysis is not None
     )
 
 
-def _judged(gate: Gate, rows: Sequence[Mapping[str, str]], *, partial: bool) -> GateResult:
+def _judged(
+    gate: Gate, rows: Sequence[Mapping[str, str]], *, partial: bool, why: str | None
+) -> GateResult:
     counted = [row for row in rows if row.get(COLUMN) in {HOLDS, FAILS, NO_EVIDENCE}]
     failed = [_title(row) for row in counted if row[COLUMN] == FAILS]
     empty = [_title(row) for row in counted if row[COLUMN] == NO_EVIDENCE]
@@ -37,8 +49,10 @@ def _judged(gate: Gate, rows: Sequence[Mapping[str, str]], *, partial: bool) -> 
     if failed:
         status, reason = "FAIL", f"{len(failed)} of {len(counted)} fail: {'; '.join(failed)}"
     elif empty or not counted:
-        what = "; ".join(empty) or "the table has no verdicts"
-        status, reason = "INVALID", f"there is no evidence for {what}"
+        lacks = f" for {'; '.join(empty)}" if empty else f": {_NO_VERDICTS}"
+        status, reason = "INVALID", f"there is no evidence{lacks}"
+    if why is not None:
+        status, reason = "INVALID", f"the analysis failed: {why}"
     if partial:
         status, reason = "INVALID", _PARTIAL
     return GateResult(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, get_args
 
 if TYPE_CHECKING:
     import numpy as np
@@ -411,6 +411,12 @@ class LoadedModel:
     no_gradient: str = ""
     verify: Callable[[Tensor], Parity] | None = None
     leaves_input: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse an `output` that is none: it would be read as logits."""
+        known = get_args(Output)
+        if self.output not in known:
+            raise ValueError(f"output '{self.output}' is not one of {', '.join(known)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -817,6 +823,18 @@ class Verdict:
     gates: tuple[GateResult, ...]
     exit_code: int
     sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedAnalysis:
+    """An analysis of the suite that has no table to rely on, and why.
+
+    `environment`: device, model file or dataset, not the analysis.
+    """
+
+    name: str
+    reason: str
+    environment: bool = False
 
 
 # ---------------------------------------------------------------- two runs -> Comparison

@@ -11,9 +11,8 @@ import pytest
 
 from robustbench_lite import AnalysisSpec, Column, NoParams, hookimpl, plugins
 from robustbench_lite.analyse import analyse
-from robustbench_lite.errors import PluginError
 from robustbench_lite.report.analyses import Analysis, analyses
-from robustbench_lite.types import AnalysisEntry, Where
+from robustbench_lite.types import AnalysisEntry, FailedAnalysis, Where
 
 COLUMNS = (
     Column(name="what", title="What", below="note"),
@@ -38,7 +37,7 @@ FRAME = pd.DataFrame(
 )
 
 
-def made(folder: Path, columns: tuple[Column, ...]) -> None:
+def made(folder: Path, columns: tuple[Column, ...]) -> tuple[FailedAnalysis, ...]:
     """The analysis `look` over a run in that folder, with FRAME for a table."""
 
     class Plugin:
@@ -57,7 +56,7 @@ def made(folder: Path, columns: tuple[Column, ...]) -> None:
     entry = AnalysisEntry(
         name="my look", analysis="look", params=NoParams(), where=Where("s.yaml", 1, 1)
     )
-    analyse(run, [entry], plugins.build([Plugin()]), SimpleNamespace(), "cpu")  # type: ignore[arg-type]
+    return analyse(run, [entry], plugins.build([Plugin()]), SimpleNamespace(), "cpu")  # type: ignore[arg-type]
 
 
 def shown(folder: Path, most: int = 300) -> Analysis:
@@ -114,12 +113,21 @@ def test_what_a_later_version_says_of_a_column_is_passed_over(tmp_path: Path) ->
     assert len(shown(tmp_path).head) == len(COLUMNS)
 
 
-def test_a_column_that_the_table_lacks_is_an_error_and_the_table_is_kept(tmp_path: Path) -> None:
-    wrong = (*COLUMNS, Column(name="rates", title="Rates"))
-    with pytest.raises(PluginError, match=r"analysis 'look' names the column 'rates'.*what, note"):
-        made(tmp_path, wrong)
+@pytest.mark.parametrize(
+    "wrong", [Column(name="rates", title="Rates"), Column(name="rate", title="R", below="rates")]
+)
+def test_a_column_that_the_table_lacks_is_told_and_the_table_is_kept(
+    tmp_path: Path, wrong: Column
+) -> None:
+    (failed,) = made(tmp_path, (*COLUMNS, wrong))
+    assert failed.name == "my look"
+    assert (
+        "names the column 'rates' to be shown; the columns of its table are what, note"
+        in failed.reason
+    )
+    assert not failed.environment
     assert (tmp_path / "tables" / "my-look.csv").is_file()
-    assert len(shown(tmp_path).head) == len(COLUMNS)
+    assert len(shown(tmp_path).head) == len(COLUMNS) + (wrong.name == "rate")
 
 
 def test_what_the_report_needs_is_plain_json(tmp_path: Path) -> None:

@@ -387,8 +387,13 @@ def test_validate_deep_runs_two_samples_and_keeps_nothing(
     crash = str(write_suite(text((CRASH,)), name="crash.yaml"))
     ended = robeval("validate", crash, "--deep")
     assert ended.code == 2
-    assert "lie-raises" in ended.err
-    assert "the attack gave up" in ended.err
+    line = next(
+        at for at, text in enumerate(Path(crash).read_text().split("\n"), 1) if "crash" in text
+    )
+    assert ended.err.startswith(
+        f"{crash}:{line}:3: error: attacks.crash: attack 'lie-raises' raised"
+    )
+    assert "the attack gave up (robeval_lies.py:" in ended.err
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "broken.yaml",
         "crash.yaml",
@@ -543,7 +548,10 @@ def test_a_value_of_the_environment_that_is_none(
 
 @pytest.mark.usefixtures("lies")
 def test_plugins_blocked_by_the_environment(
-    robeval: Robeval, write_suite: WriteSuite, monkeypatch: pytest.MonkeyPatch
+    robeval: Robeval,
+    write_suite: WriteSuite,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     path = str(write_suite(text((LIE,))))
     assert robeval("validate", path).code == 0
@@ -551,6 +559,8 @@ def test_plugins_blocked_by_the_environment(
     ended = robeval("validate", path)
     assert ended.code == 2
     assert "unknown attack 'lie-out-of-ball'" in ended.err
+    (warned,) = [each for each in caplog.messages if "blocks nothing" in each]
+    assert warned.startswith("'other' blocks nothing")
     monkeypatch.delenv("ROBEVAL_DISABLE_PLUGINS")
     monkeypatch.setenv("ROBEVAL_NO_PLUGINS", "1")
     assert robeval("validate", path).code == 2

@@ -86,6 +86,14 @@ def ids(report: Report) -> list[str]:
     return [finding.id for finding in report.findings]
 
 
+def test_a_file_of_a_package_is_found_by_its_name(registry: Registry) -> None:
+    report = look(Path("pkg://robustbench_lite/embedded/mnist_cnn.onnx"), registry)
+    assert (report.runs, report.path.name) == (True, "mnist_cnn.onnx")
+    missing = look(Path("pkg://robustbench_light/embedded/mnist_cnn.onnx"), registry)
+    assert not missing.runs
+    assert "names no installed package" in str(missing.problem)
+
+
 def test_a_sound_file_is_described(tmp_path: Path, registry: Registry) -> None:
     path = graph(tmp_path / "m.onnx")
     report = look(path, registry)

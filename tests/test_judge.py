@@ -62,6 +62,20 @@ def verdict(
 # ---------------------------------------------------------------- ball and box
 
 
+@pytest.mark.parametrize("answer", [np.zeros((2, 3)), (torch.zeros(2, 3),), None])
+def test_a_model_that_answers_with_no_tensor_is_told_so(answer: object) -> None:
+    model = loaded(random_linear(0), 3, predict=lambda x: answer)  # type: ignore[arg-type,return-value]
+    with pytest.raises(
+        TypeError, match=rf"returned {type(answer).__name__}; expected a tensor \[n, 3\]"
+    ):
+        decide(model, torch.zeros(2, 6))
+
+
+def test_an_output_that_is_no_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match="output 'probs' is not one of logits, probabilities, log"):
+        loaded(random_linear(0), 3, output="probs")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("box", BOXES, ids=str)
 @pytest.mark.parametrize("norm", NORMS)
 def test_on_the_edge_of_the_ball_is_legal_and_one_percent_out_is_not(

@@ -153,6 +153,8 @@ def test_a_selection_that_is_not_one(keys: str, words: str) -> None:
         ("metric: robust_acc, min: 0.5", "help: did you mean 'robust_accuracy'?"),
         ("metric: robust_accuracy", "gates.g.min: missing; a gate needs min, max or max_drop"),
         ("metric: robust_accuracy, min: 80", "help: is this a percentage? write 0.8"),
+        ("metric: robust_accuracy, min: 80%", "found '80%'\n  help: write 0.8"),
+        ("metric: robust_accuracy, min: 99.5 %", "help: write 0.995"),
         ("metric: robust_accuracy, min: -0.1", "expected a number from 0 to 1, found -0.1"),
         ("metric: robust_accuracy, min: .nan", "expected a number from 0 to 1, found .nan"),
         ("metric: robust_accuracy, min: 0.9, max: 0.1", "min 0.9 is above max 0.1"),

@@ -134,6 +134,17 @@ def test_an_override_is_checked_like_the_file(override: str, words: str) -> None
     assert found.startswith(f"--set {override}: error: {words}")
 
 
+def test_an_override_that_names_no_entry_is_told_of_the_near_one() -> None:
+    found = told(attack("attack: fgsm, eps: 1"), overrides=["attacks.b.eps=0.1"])
+    assert found.startswith("--set attacks.b.eps=0.1: error: attacks.b.attack: missing; one of ")
+    assert found.endswith("help: the suite's own attacks: a")
+    text = BASE.replace("f: {", "fgsm: {")
+    assert told(text, overrides=["attacks.fgms.eps=1"]).endswith("help: did you mean 'fgsm'?")
+    assert "did you mean" not in told(text + "gates: {g: {min: 1}}")
+    more = read(text, overrides=["attacks.fgsm2.attack=fgsm", "attacks.fgsm2.eps=1"])
+    assert [each.name for each in more.attacks] == ["fgsm", "fgsm2"]
+
+
 def test_a_variable_set_from_outside_selects_a_profile() -> None:
     text = "vars: {n: 100}\n" + with_dataset('take: "${n}"')
     assert read(text, overrides=["vars.n=5"]).datasets[0].selection.take == 5

@@ -9,7 +9,7 @@ import pytest
 
 from robustbench_lite import tablegate
 from robustbench_lite.records import gates_from_json, gates_to_json
-from robustbench_lite.types import Gate, Where
+from robustbench_lite.types import FailedAnalysis, Gate, Where
 
 GATE = Gate(
     name="paper",
@@ -54,6 +54,21 @@ def test_a_partial_run_decides_nothing(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("id,what,verdict\na,b,holds\n")
     (result,) = tablegate.check([GATE], lambda name: tmp_path / f"{name}.csv", partial=True)
     assert result.status == "INVALID"
+
+
+@pytest.mark.parametrize("verdict", ["holds", "fails"])
+def test_the_table_of_an_analysis_that_failed_is_no_evidence(tmp_path: Path, verdict: str) -> None:
+    (tmp_path / "table.csv").write_text(f"id,what,verdict\na,b,{verdict}\n")
+    (result,) = tablegate.check(
+        [GATE],
+        lambda name: tmp_path / f"{name}.csv",
+        partial=False,
+        failed=[FailedAnalysis(name="table", reason="it lacks a column")],
+    )
+    assert (result.status, result.reason) == (
+        "INVALID",
+        "the analysis failed: it lacks a column",
+    )
 
 
 def test_other_gates_are_not_looked_at(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ Exit codes:
   1    a gate failed on complete evidence
   2    usage, suite or plug-in error: nothing ran
   3    internal error (a bug in robeval)
-  4    incomplete: cells failed, timed out, or are missing, or the time budget ended
+  4    incomplete: cells failed, timed out, or are missing, an analysis or a report failed,
+       or the time budget ended
   5    nothing selected
   6    a gate is inconclusive
   7    environment: device, provider, model file or dataset missing or not as declared

@@ -11,7 +11,7 @@ import click
 from . import logs
 from .app import EXIT_CODES, app, terminate
 from .options import BASELINE, DEVICE, GITHUB, LOGS, PLUGINS, SUITE, SUITE_PATH, option, parsed
-from .shown import annotating, dump, show, tell_github
+from .shown import annotating, dump, show, tell_github, tell_unwritten
 
 
 @app.command(epilog=EXIT_CODES)
@@ -126,7 +126,7 @@ def report(run_path: Path, formats: tuple[str, ...], github: bool, **chosen: obj
     click.echo(f"run:    {finished.run.path}")
     if github:
         tell_github(finished)
-    return 0
+    return tell_unwritten(finished)
 
 
 @app.command()

@@ -19,9 +19,14 @@ if TYPE_CHECKING:
     from ..run import Finished
     from ..types import Json
 
+INCOMPLETE = 4
+
 
 def show(finished: Finished, *, as_json: bool, github: bool) -> int:
-    """Print the result; the verdict's exit code stands even if nobody reads it."""
+    """Print the result; the verdict's exit code stands even if nobody reads it.
+
+    A run that passes and lacks a report that the suite asks for is incomplete.
+    """
     try:
         _print(finished, as_json=as_json, github=github)
         if github:
@@ -29,7 +34,14 @@ def show(finished: Finished, *, as_json: bool, github: bool) -> int:
         sys.stdout.flush()
     except (BrokenPipeError, SystemExit):  # rich ends so on a closed pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return finished.verdict.exit_code
+    return finished.verdict.exit_code or tell_unwritten(finished)
+
+
+def tell_unwritten(finished: Finished) -> int:
+    """Say on stderr which reports could not be written: 4 if there is any, else 0."""
+    for problem in finished.unwritten:
+        click.echo(f"error: {problem}", err=True)
+    return INCOMPLETE if finished.unwritten else 0
 
 
 def _print(finished: Finished, *, as_json: bool, github: bool) -> None:

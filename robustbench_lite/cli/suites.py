@@ -35,6 +35,8 @@ def plan(suite: Path, as_json: bool, **chosen: object) -> int:
         note = f"  ({cell.skip or cell.why})" if cell.skip or cell.why else ""
         click.echo(f"{cell.id}  {mark:8}  {cost:>14}  {describe(cell)}{note}")
     click.echo(f"{len(prepared.plan.cells)} cells; cost is queries + gradients per sample, at most")
+    if any(cell.fallback_for for cell in prepared.plan.cells):
+        click.echo("standby: runs only if the attack that it stands for finds no usable gradient")
     return 0
 
 

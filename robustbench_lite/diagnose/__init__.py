@@ -12,8 +12,19 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from ..group import BOX_HIGH, BOX_LOW, DIMENSION
-from ..types import CLEAN, Cell, CellResult, Component, Finding, Gate, Samples, Waiver
+from ..types import (
+    CLEAN,
+    Cell,
+    CellResult,
+    Component,
+    FailedAnalysis,
+    Finding,
+    Gate,
+    Samples,
+    Waiver,
+)
 from . import across, gatework
+from .analyses import of_analyses
 from .budgets import Extent
 from .cells import of_cells
 from .changed import Before as Before
@@ -30,7 +41,8 @@ from .waivers import waived
 class Asked:
     """What a suite asks of a run, beside its cells; `today`: the day on which it is judged.
 
-    `before`: of each judged model that a baseline knows, its files there.
+    `before`: of each judged model that a baseline knows, its files there. `failed`: the analyses
+    that have no table to rely on.
     """
 
     gates: Sequence[Gate]
@@ -39,6 +51,7 @@ class Asked:
     today: date
     self_test: bool
     before: Mapping[str, Before] = field(default_factory=dict)
+    failed: Sequence[FailedAnalysis] = ()
 
 
 def findings(cells: Sequence[Cell], results: Mapping[str, CellResult]) -> tuple[Finding, ...]:
@@ -66,6 +79,7 @@ def all_findings(
         *of_files(cells, asked.models, asked.before),
         *findings(cells, results),
         *of_self_tests(cells, results, on=asked.self_test),
+        *of_analyses(asked.failed),
     ]
     found = waived(told, asked.waivers, cells, asked.today)
     grid = read(cells, results, samples, spoilt(found))

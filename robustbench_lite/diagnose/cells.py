@@ -253,15 +253,26 @@ def _illegal(cell: Cell, observed: Mapping[str, float]) -> list[Finding]:
                 id="output-not-finite" if of_model else "illegal-candidate",
                 severity="error",
                 message=f"{subject(cell)}: {count:.0f} {what}",
-                advice=(
-                    "a model that ships must give finite scores inside the box; find the operation"
-                    " that overflows"
-                    if of_model
-                    else "an attack must stay in its ball and box: clip its result, and report it"
-                    " to its author"
-                ),
+                advice=_mended(problem, of_model=of_model),
                 cells=(cell.id,),
                 numbers={"samples": count},
             )
         )
     return found
+
+
+def _mended(problem: str, *, of_model: bool) -> str:
+    if of_model:
+        return (
+            "a model that ships must give finite scores inside the box; find the operation that"
+            " overflows"
+        )
+    if problem.startswith("returned "):
+        return (
+            "an attack must return x_adv, a float32 tensor of the shape of x; mend it, or report it"
+            " to its author"
+        )
+    return (
+        "an attack must stay in its ball and box, in float32: clip its result (`norms.clip`), or"
+        " report it to its author"
+    )

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..types import WORST_CASE, CellStatus, GateResult, GateStatus, Row, Summary, Verdict
+from ..types import (
+    WORST_CASE,
+    CellStatus,
+    FailedAnalysis,
+    GateResult,
+    GateStatus,
+    Row,
+    Summary,
+    Verdict,
+)
 from ..unmet import unmet
 
 PARTIAL = "a partial run decides nothing; run it without --limit and -k"
@@ -17,17 +26,23 @@ def verdict(
     *,
     environment: str = "",
     interrupted: int | None = None,
+    failed: Sequence[FailedAnalysis] = (),
 ) -> Verdict:
     """Exit code and sentence, by the precedence 7, 130/143, 1, 8, 4, 6, 0.
 
     `environment`: why a cell failed because of device, provider, model file or dataset (7), or "".
     `interrupted`: 130 or 143 if a signal ended the run. 1: a gate failed, which takes complete and
     valid evidence. 8: a gate needs a row that is invalid, or a rate without a denominator. 4: a
-    cell failed, timed out or did not run, or a gate needs one that is missing or skipped.
-    6: a gate is inconclusive. A skipped cell that no gate needs leaves 0.
+    cell failed, timed out or did not run, or a gate needs one that is missing or skipped, or an
+    analysis `failed`. 6: a gate is inconclusive. A skipped cell that no gate needs leaves 0.
     """
-    code = _exit_code(results, summary, environment=environment, interrupted=interrupted)
-    sentence = _sentence(code, results, summary, environment)
+    broken = next((each for each in failed if each.environment), None)
+    if broken is not None and not environment:
+        environment = f"analysis '{broken.name}': {broken.reason}"
+    code = _exit_code(
+        results, summary, environment=environment, interrupted=interrupted, failed=bool(failed)
+    )
+    sentence = _sentence(code, results, summary, environment, failed)
     return Verdict(gates=tuple(results), exit_code=code, sentence=sentence)
 
 
@@ -37,6 +52,7 @@ def _exit_code(
     *,
     environment: str,
     interrupted: int | None,
+    failed: bool,
 ) -> int:
     statuses = {row.cell_id: row.status for row in summary.rows}
     closed = [_closed_code(result, statuses, summary) for result in results]
@@ -45,7 +61,7 @@ def _exit_code(
         interrupted or 130: interrupted is not None,
         1: any(result.status == "FAIL" for result in results),
         8: 8 in closed,
-        4: 4 in closed or bool(_unfinished(summary)),
+        4: 4 in closed or bool(_unfinished(summary)) or failed,
         6: any(result.status == "INCONCLUSIVE" for result in results),
     }
     return next((code for code, holds in applies.items() if holds), 0)
@@ -73,7 +89,13 @@ def _unfinished(summary: Summary) -> list[Row]:
     ]
 
 
-def _sentence(code: int, results: Sequence[GateResult], summary: Summary, environment: str) -> str:
+def _sentence(
+    code: int,
+    results: Sequence[GateResult],
+    summary: Summary,
+    environment: str,
+    failed: Sequence[FailedAnalysis],
+) -> str:
     cells = [row for row in summary.rows if row.attack != WORST_CASE]
     match code:
         case 130 | 143:
@@ -88,7 +110,7 @@ def _sentence(code: int, results: Sequence[GateResult], summary: Summary, enviro
                 f"No verdict: the measurement is invalid. {_about(results, 'INVALID', 'is void')}"
             )
         case 4:
-            text = f"No verdict: {_incomplete(results, summary)}"
+            text = f"No verdict: {_incomplete(results, summary, failed)}"
         case 6:
             text = _about(results, "INCONCLUSIVE", "is undecided")
         case _:
@@ -104,8 +126,13 @@ def _passes(results: Sequence[GateResult], cells: int, *, partial: bool) -> str:
     return f"The gate passes{on}." if len(names) == 1 else f"All {len(names)} gates pass{on}."
 
 
-def _incomplete(results: Sequence[GateResult], summary: Summary) -> str:
+def _incomplete(
+    results: Sequence[GateResult], summary: Summary, failed: Sequence[FailedAnalysis]
+) -> str:
     unfinished = _unfinished(summary)
+    if failed and not unfinished:
+        others = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
+        return f"analysis '{failed[0].name}' failed{others}: {failed[0].reason}"
     if not unfinished and summary.partial:
         return PARTIAL
     if not unfinished:

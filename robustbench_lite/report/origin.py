@@ -11,7 +11,9 @@ from . import words
 from .view import FinishedRun
 
 _LONGEST = 400
-_SHOWN_APART = frozenset({"argv", "gates", "models", "datasets", "waivers"})  # of the manifest
+_SHOWN_APART = frozenset(  # of the manifest
+    {"argv", "gates", "models", "datasets", "waivers", "failed_analyses"}
+)
 
 
 @dataclass(frozen=True, slots=True)

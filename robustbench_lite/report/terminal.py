@@ -16,7 +16,7 @@ from ..types import (
     Summary,
     Verdict,
 )
-from .outcome import sentence
+from .outcome import names, sentence
 from .view import FinishedRun, summary_of
 from .words import (
     NOTHING,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 MOST_ROWS = 80  # above it only clean passes, worst cases and what is not ok are printed
+MOST_REASONS, MOST_CELLS = 12, 3  # why cells have no numbers, and how many are named
 _COLOURS = {
     "PASS": "green",
     "COMPLETE": "green",
@@ -86,6 +87,8 @@ def render(run: FinishedRun, console: Console, *, tty: bool | None = None) -> No
         console.print(Text(left, style="dim"))
     for status, text in _reasons(run.verdict):
         console.print(Text(text, style=_COLOURS[status]))
+    for text in _unfinished(summary_of(run)):
+        console.print(Text(text, style="magenta"))
     for severity, text in _warnings(summary_of(run)):
         console.print(Text(text, style="magenta" if severity == "error" else "yellow"))
     word = overall(run.verdict)
@@ -106,9 +109,11 @@ def lines(run: FinishedRun) -> list[str]:
         found += [*aligned(grid), ""]
     if left := _left_out(summary):
         found += [left, ""]
-    for blocks in (_reasons(run.verdict), _warnings(summary)):
-        if blocks:
-            found += [*(line for _, text in blocks for line in text.split("\n")), ""]
+    told = [text for _, text in _reasons(run.verdict)]
+    findings = [line for _, text in _warnings(summary) for line in text.split("\n")]
+    for block in (told, _unfinished(summary), findings):
+        if block:
+            found += [*block, ""]
     found.append(f"verdict: {overall(run.verdict)}: {_sentence(run.verdict)}")
     if compared := _compared(run):
         found.append(compared)
@@ -146,6 +151,23 @@ def _reasons(verdict: Verdict | None) -> list[tuple[GateStatus, str]]:
         said = f"{gate.status}: gate '{gate.gate}'{subject}: {decided_by(gate)} ({gate.where})"
         found.append((gate.status, plain(said)))
     return found
+
+
+def _unfinished(summary: Summary) -> list[str]:
+    """Why cells have no numbers, a line for each reason."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for row in summary.rows:
+        if row.status in ("failed", "timeout") and row.attack != WORST_CASE:
+            spent = "" if row.attack == CLEAN else f" {budget(row)}"
+            groups.setdefault((row.status, row.model, row.reason), []).append(
+                f"{attack_name(row)}{spent}"
+            )
+    told = [
+        plain(f"{status}: {names(cells, MOST_CELLS)} on model '{model}': {reason}")
+        for (status, model, reason), cells in groups.items()
+    ]
+    left = len(told) - MOST_REASONS
+    return [*told[:MOST_REASONS], *([f"{left:,} more, in tables/cells.csv"] if left > 0 else [])]
 
 
 def _warnings(summary: Summary) -> list[tuple[Severity, str]]:

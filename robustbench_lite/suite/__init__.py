@@ -22,7 +22,7 @@ from ..types import (
     Waiver,
     Where,
 )
-from ..words import Problem, render
+from ..words import Problem, did_you_mean, listed, render
 from .attacks import read_attack
 from .entries import (
     Resolved,
@@ -166,8 +166,19 @@ def _each(
 ) -> dict[str, tuple[E, Resolved]]:
     node = root.values.get(key)
     keys = {} if node is None else node.keys
-    found = ((name, read(name, keys[name], inner)) for name, inner in root.sections(key))
-    return {name: entry for name, entry in found if entry is not None}
+    written = [name for name, where in keys.items() if where.line]
+    entries: dict[str, tuple[E, Resolved]] = {}
+    for name, inner in root.sections(key):
+        before = len(root.problems.found)
+        entry = read(name, keys[name], inner)
+        if entry is not None:
+            entries[name] = entry
+        elif not keys[name].line and len(root.problems.found) > before:  # only a --set made it
+            first = root.problems.found[before]
+            told = (f"the suite's own {key}: {listed(written)}",)
+            helps = (*first.helps, *(did_you_mean(name, written) or told))
+            root.problems.found[before] = dataclasses.replace(first, helps=helps)
+    return entries
 
 
 def _declared(root: Section, key: str) -> tuple[str, ...]:

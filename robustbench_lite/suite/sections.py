@@ -22,6 +22,7 @@ KEYS = (
 """Keys of the top level of a suite, in the order in which a resolved suite shows them."""
 
 MAX_NAME = 100
+_PERCENT = re.compile(r"(\d{1,3}(?:\.\d*)?)\s*%")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -165,7 +166,9 @@ class Section:
             return None
         value = node.value
         if not isinstance(value, int | float | Fraction) or isinstance(value, bool):
-            self.wrong(key, "a number from 0 to 1")
+            percentage = _PERCENT.fullmatch(node.text) if isinstance(value, str) else None
+            told = (f"write {float(percentage[1]) / 100:g}",) if percentage else ()
+            self.wrong(key, "a number from 0 to 1", *told)
         elif not 0 <= value <= 1:  # NaN too
             percent = isinstance(value, int | float) and 1 < value <= 100
             self.note(
