@@ -10,7 +10,7 @@ from typing import cast
 
 from . import candidates, preflight, sequential
 from .craft import CHANGED_MODEL, changes_itself, fingerprint
-from .errors import EnvironmentProblem
+from .errors import FOREIGN, EnvironmentProblem
 from .group import Failure, Group, clean_chunk, out_of_memory
 from .ledger import Clock, Tables, aligned
 from .lookback import LookBack
@@ -119,7 +119,7 @@ class Advance:
             try:
                 if not self._batch(selected, group, tables, missing, source, position, end):
                     return position
-            except Exception as problem:  # noqa: BLE001  (whatever a model or a dataset raises)
+            except FOREIGN as problem:  # whatever a model or a dataset raises
                 if out_of_memory(problem) and end - position > 1:
                     self._halve(end - position)
                     continue
@@ -200,7 +200,7 @@ class Advance:
             log.exception("progress display failed")
 
 
-def _failure(group: Group, problem: Exception, start: int, stop: int) -> Failure:
+def _failure(group: Group, problem: BaseException, start: int, stop: int) -> Failure:
     """What went wrong outside the attack: in the data, the model, or for want of memory."""
     if isinstance(problem, EnvironmentProblem):
         return named(group.source, problem)

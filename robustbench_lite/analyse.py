@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from . import plugins, store
+from .blame import blaming
 from .errors import PluginError
 from .hookspecs import AnalysisSpec
 from .params import referring, refers_to
@@ -48,8 +49,9 @@ def analyse(
         params = dict(entry.params)
         if referring(registered.spec.params):
             params["bench"] = StockBench(stock, "", device)
-        frame = cast("pd.DataFrame", plugins.implementation(registered)(run, **params))
-        _write(run.path, entry.name, frame, registered.spec)
+        with blaming(registered, f"analysis '{registered.spec.name}'"):
+            frame = cast("pd.DataFrame", plugins.implementation(registered)(run, **params))
+            _write(run.path, entry.name, frame, registered.spec)
 
 
 def table_path(run: Path, analysis: str) -> Path:

@@ -24,6 +24,7 @@ from . import plan as planning
 from . import suite as suites
 from .analyse import analyse, table_path
 from .assess import assess
+from .blame import blaming
 from .errors import EnvironmentProblem, PluginError, UsageError
 from .plugins import Registry
 from .prepare import Options, Prepared, prepare, registry_of
@@ -240,8 +241,12 @@ def _write_reports(run: StoredRun, registry: Registry, names: Sequence[str]) -> 
     for name in names:
         if name not in registry.reporters:
             raise UsageError(plugins.missing(registry, "reporter", name))
-        with store.naming_disk_problems(run.path):
-            plugins.implementation(registry.reporters[name])(run)
+        registered = registry.reporters[name]
+        with (
+            blaming(registered, f"reporter '{name}'"),
+            store.naming_disk_problems(run.path),
+        ):
+            plugins.implementation(registered)(run)
 
 
 def stock_of(prepared: Prepared, device: str, threads: int) -> Stock:

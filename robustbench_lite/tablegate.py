@@ -10,6 +10,7 @@ from .types import Gate, GateResult, GateStatus
 
 COLUMN = "verdict"
 HOLDS, FAILS, NO_EVIDENCE = "holds", "fails", "no evidence"
+REPORTED = "reported"
 _PARTIAL = "a partial run decides nothing; run it without --limit and -k"
 
 
@@ -18,8 +19,9 @@ def check(
 ) -> tuple[GateResult, ...]:
     """The gates with an `analysis`, judged on its CSV file, `table_of(analysis)`.
 
-    A row counts if its column `verdict` is "holds", "fails" or "no evidence"; any other is for the
-    reader. One that fails fails the gate; without any row, or without evidence, it is INVALID.
+    A row counts if its column `verdict` is "holds", "fails" or "no evidence"; "reported" is for the
+    reader. One that fails fails the gate; without any row, without evidence, or with any other
+    word (an empty one, NaN), it is INVALID.
     """
     return tuple(
         _judged(gate, _rows(table_of(gate.analysis)), partial=partial)
@@ -32,10 +34,18 @@ def _judged(gate: Gate, rows: Sequence[Mapping[str, str]], *, partial: bool) -> 
     counted = [row for row in rows if row.get(COLUMN) in {HOLDS, FAILS, NO_EVIDENCE}]
     failed = [_title(row) for row in counted if row[COLUMN] == FAILS]
     empty = [_title(row) for row in counted if row[COLUMN] == NO_EVIDENCE]
+    strange = [
+        f"'{row[COLUMN]}' of {_title(row)}"
+        for row in rows
+        if COLUMN in row and row not in counted and row[COLUMN] != REPORTED
+    ]
     status: GateStatus = "PASS"
     reason = f"all {len(counted)} hold"
     if failed:
         status, reason = "FAIL", f"{len(failed)} of {len(counted)} fail: {'; '.join(failed)}"
+    elif strange:
+        words = f"{HOLDS}, {FAILS}, {NO_EVIDENCE}, {REPORTED}"
+        status, reason = "INVALID", f"the verdict is none of {words}: {'; '.join(strange)}"
     elif empty or not counted:
         what = "; ".join(empty) or "the table has no verdicts"
         status, reason = "INVALID", f"there is no evidence for {what}"

@@ -31,6 +31,7 @@ LAYERS = (
     {"adaptive", "seen", "bits", "sequential"},
     {"contract", "plugins", "judge", "access", "samples", "machine", "choose"},
     {
+        "blame",
         "craft",
         "group",
         "ensemble",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..errors import FOREIGN
 from ..group import out_of_memory
 from ..types import Box
 from . import keys
@@ -131,7 +132,7 @@ def _alone(predict: Predict, rows: Tensor) -> Tensor | None:
     """Each row as a batch of one; None for a model that cannot take one."""
     try:
         return torch.cat([predict(row) for row in rows[:, None]])
-    except Exception as problem:
+    except FOREIGN as problem:
         if out_of_memory(problem):
             raise
         return None
