@@ -1,4 +1,4 @@
-"""Networks with a gradient that is not theirs: their scores hardly move, or never, near digits."""
+"""Networks that lead attacks astray near digits, by an invented gradient or by what they hide."""
 
 from __future__ import annotations
 
@@ -78,3 +78,24 @@ def snapped_in_company() -> nn.Module:
 def shelled() -> nn.Module:
     """No score moves where strong attacks look; undefended nearer by."""
     return frozen(Shelled())
+
+
+class Thin(nn.Module):
+    """Adversarially trained, and wrong between 0.05 and 0.1 off a digit, where no strong one ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = convolutional("mnist_cnn_robust")
+        self.known = digits()[0].flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [n, 1, 28, 28] -> logits [n, 10]."""
+        distance = torch.cdist(x.detach().flatten(1), self.known, p=torch.inf).amin(dim=1)
+        thin = ((distance > 0.05) & (distance < 0.1))[:, None]
+        logits = self.net(x)
+        return torch.where(thin, logits.roll(1, dims=1), logits)
+
+
+def thin() -> nn.Module:
+    """Broken at linf 0.1, and no longer at 0.3."""
+    return frozen(Thin())

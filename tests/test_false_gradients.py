@@ -19,8 +19,8 @@ models: {{net: {{load: torch, factory: "{factory}", num_classes: 10}}}}
 datasets: {{digits: {{load: mnist-sample, take: {take}}}}}
 controls: off
 attacks:
-  pgd: {{attack: apgd, norm: linf, eps: {eps}, steps: 10}}
-  square: {{attack: square, norm: linf, eps: {eps}, queries: {queries}}}
+  pgd: {{attack: apgd, norm: linf, eps: {grid}, steps: 10}}
+  square: {{attack: square, norm: linf, eps: {grid}, queries: {queries}}}
 gates: {{worst: {{metric: worst_case_robust_accuracy, norm: linf, eps: {eps}, min: 0.5}}}}
 reports: [csv]
 """
@@ -32,10 +32,14 @@ Run = Callable[..., tuple[int, list[str]]]
 @pytest.fixture
 def run(robeval: Robeval, tmp_path: Path) -> Run:
     def go(
-        factory: str, *, eps: float = 0.3, take: int = 12, queries: int = 50
+        factory: str, *, eps: float = 0.3, take: int = 12, queries: int = 50, below: str = ""
     ) -> tuple[int, list[str]]:
         path = tmp_path / "suite.yaml"
-        path.write_text(SUITE.format(factory=factory, eps=eps, take=take, queries=queries))
+        path.write_text(
+            SUITE.format(
+                factory=factory, eps=eps, grid=f"[{below}{eps}]", take=take, queries=queries
+            )
+        )
         code = robeval("run", str(path), "-o", "out", "-q").code
         found = json.loads(Path("out/findings.json").read_text())
         return code, [each["id"] for each in found if each["severity"] == "error"]
@@ -61,3 +65,8 @@ def test_few_samples_prove_nothing(run: Run) -> None:
 
 def test_a_robust_network_is_not_accused(run: Run) -> None:
     assert run(ROBUST, queries=300) == (0, [])
+
+
+def test_a_grid_of_radii_finds_what_is_weak_only_nearer_by(run: Run) -> None:
+    code, _ = run("false_gradients:thin", below="0.075, ", queries=300)
+    assert code == 1
