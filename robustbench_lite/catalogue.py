@@ -78,6 +78,7 @@ FINDINGS: Mapping[str, Entry] = MappingProxyType(
         "weak-gated-attack": Entry("warning", "a gate rests on an attack far above the worst case"),
         "gate-on-single-step": Entry("warning", "a gate rests on single-step or transfer attacks"),
         "no-gradient-free-check": Entry("warning", "no gradient-free attack at a gated budget"),
+        "gate-without-budget": Entry("warning", "a gate at eps 0 asks for nothing"),
         "no-gradient-attack": Entry("warning", "no gradient attack where one is possible"),
         "expired-waiver": Entry("error", "a waiver's last day has passed"),
     }
