@@ -67,6 +67,27 @@ Two healthy controls of the zoo, for comparison: one undefended, one adversarial
 How often a healthy model is accused is counted by `python -m benchmarks.false_alarms`
 ([its table](../benchmarks/results/false-alarms.md)). {alarms}
 """
+LIMITS = """
+## What a run does not see
+
+- **A model that is weak only nearer by.** An attack spends its whole budget. A step that acts on
+  strong noise alone (a purifier, a detector) can hide what breaks at a third of it. The part of
+  `attack: standard` that looks for near points may find it, and need not. Give a grid of radii,
+  such as `eps: [0.075, 0.15, 0.3]`: the worst case at an eps counts what a smaller one breaks.
+- **Known test images.** A network that answers for the nearest image it knows is right in the whole
+  ball around the images that it knows. Judge it on others.
+- **A memory outside of the network.** The copy that is asked for comparison lives in the same
+  process: what a module keeps in a global variable, or on a disk, they share. It is found where no
+  score moves any more (`scores-stand-still`), not in every case.
+- **Scores that stand still, without gradients.** A forest may well give the same scores in a small
+  ball, so that it is a note if nothing could be planted for Square alone.
+- **What a suite asks for.** `eps: 0`, `min: 0`, a floor on noise, one label, `self_test: off`,
+  `allow_partial: true` and waivers are kept as written; the report names what follows from most of
+  them.
+- **Code that means harm.** Plug-ins and factories run in the process of robeval, with its rights. A
+  `sys.exit()` is no verdict; against `os._exit(0)` ask for `gates.json`, which only a judged run
+  has.
+"""
 CONTROLS = ("surrogate", "robust")
 LEFT_OUT = ("cached-answers", "cached-places", "counted-calls", "two-faced")
 """Nothing breaks them while they are judged: every library would go all its way, for minutes."""
@@ -175,7 +196,7 @@ def page(images: int, broken: Sequence[str], healthy: Sequence[str]) -> str:
     alarms = ALARMS.read_text(encoding="utf-8").splitlines()[-1]
     controls = HEALTHY.format(alarms=alarms)
     lines = [head(images), *titles, *broken, controls, *titles, *healthy]
-    return "\n".join([*lines, "", "What is wrong with each:", "", *flaws]) + "\n"
+    return "\n".join([*lines, "", "What is wrong with each:", "", *flaws, LIMITS])
 
 
 def standing() -> dict[str, str]:

@@ -10,9 +10,9 @@ from typing import cast
 
 from . import candidates, preflight, sequential
 from .craft import CHANGED_MODEL, changes_itself, fingerprint
-from .errors import EnvironmentProblem
+from .errors import FOREIGN, EnvironmentProblem
 from .group import Failure, Group, clean_chunk, out_of_memory
-from .ledger import Clock, Tables, aligned
+from .ledger import Clock, Tables, aligned, same_data
 from .lookback import LookBack
 from .params import Params
 from .plugins import Registry, implementation
@@ -119,7 +119,7 @@ class Advance:
             try:
                 if not self._batch(selected, group, tables, missing, source, position, end):
                     return position
-            except Exception as problem:  # noqa: BLE001  (whatever a model or a dataset raises)
+            except FOREIGN as problem:  # whatever a model or a dataset raises
                 if out_of_memory(problem) and end - position > 1:
                     self._halve(end - position)
                     continue
@@ -153,6 +153,12 @@ class Advance:
             tables.add(missing[0], dataclasses.replace(chunk, observed=observed))
             return True
         names = dict.fromkeys(cell.model for cell in missing)
+        clean = {
+            name: aligned(cast("Samples", self._clean(selected.name, name)), batch.ids)
+            for name in names
+        }
+        for table in clean.values():
+            same_data(selected.name, batch, table)
         registered = self._registry.attacks[group.cells[0].attack]
         clock = Clock(min(tables.clock.left, self.left()))
         given = clock.left
@@ -163,10 +169,7 @@ class Advance:
             batch,
             self._stock.memory(group.source, source, batch),
             targets={name: cast("LoadedModel", self._stock.model(name)) for name in names},
-            clean={
-                name: aligned(cast("Samples", self._clean(selected.name, name)), batch.ids)
-                for name in names
-            },
+            clean=clean,
             seed=self._plan.seed,
             params=cast("Params", self._plan.arguments[missing[0].id]),
             clock=clock,
@@ -200,7 +203,7 @@ class Advance:
             log.exception("progress display failed")
 
 
-def _failure(group: Group, problem: Exception, start: int, stop: int) -> Failure:
+def _failure(group: Group, problem: BaseException, start: int, stop: int) -> Failure:
     """What went wrong outside the attack: in the data, the model, or for want of memory."""
     if isinstance(problem, EnvironmentProblem):
         return named(group.source, problem)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import plugins, store
-from .errors import EnvironmentProblem, PluginError
+from .errors import FOREIGN, EnvironmentProblem, PluginError
 from .hookspecs import AnalysisSpec, Column
 from .params import referring, refers_to
 from .plugins import Registered, Registry
@@ -51,7 +51,7 @@ def analyse(
         registered = registry.analyses[entry.analysis]
         try:
             frame = _frame(run, entry, registered, stock, device)
-        except Exception as problem:  # of this analysis alone: the cells stand
+        except FOREIGN as problem:  # of this analysis alone: the cells stand
             log.info("analysis '%s' failed", entry.name, exc_info=True)
             failed.append(_failed(entry, registered, problem))
             continue
@@ -94,7 +94,7 @@ def _frame(
 
 
 def _failed(
-    entry: AnalysisEntry, registered: Registered[AnalysisSpec], problem: Exception
+    entry: AnalysisEntry, registered: Registered[AnalysisSpec], problem: BaseException
 ) -> FailedAnalysis:
     """Why it failed, in one line: what robeval says itself needs no name of a class before it."""
     told = cause(problem)

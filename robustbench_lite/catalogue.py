@@ -37,6 +37,8 @@ FINDINGS: Mapping[str, Entry] = MappingProxyType(
         "chance-accuracy": Entry("error", "clean accuracy is not above chance"),
         "input-scaling": Entry("error", "another scaling of the inputs is much more accurate"),
         "out-of-box": Entry("error", "samples lie outside the box that the dataset declares"),
+        "repeated-samples": Entry("error", "the same inputs are counted again and again"),
+        "single-label": Entry("warning", "all samples have the same label"),
         "unknown-labels": Entry("error", "the dataset has labels that the model does not know"),
         "hard-labels": Entry("warning", "outputs are decisions: scores say nothing more"),
         "not-probabilities": Entry("warning", "declared probabilities do not sum to one"),
@@ -62,6 +64,7 @@ FINDINGS: Mapping[str, Entry] = MappingProxyType(
         "changed-input": Entry("warning", "an attack changed its inputs in place"),
         "not-reproducible": Entry("warning", "the same seed gave another result"),
         "self-test-failed": Entry("error", "the attack misses adversarial examples planted for it"),
+        "scores-stand-still": Entry("error", "the gradient promises what no score does"),
         "self-test": Entry("note", "what the self-test of an attack found, or why there is none"),
         "transfer-failure": Entry("warning", "points that break the twin do not break the file"),
         # several cells
@@ -76,6 +79,7 @@ FINDINGS: Mapping[str, Entry] = MappingProxyType(
         "weak-gated-attack": Entry("warning", "a gate rests on an attack far above the worst case"),
         "gate-on-single-step": Entry("warning", "a gate rests on single-step or transfer attacks"),
         "no-gradient-free-check": Entry("warning", "no gradient-free attack at a gated budget"),
+        "gate-without-budget": Entry("warning", "a gate at eps 0 asks for nothing"),
         "no-gradient-attack": Entry("warning", "no gradient attack where one is possible"),
         "expired-waiver": Entry("error", "a waiver's last day has passed"),
     }

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from . import preflight
 from .checkup import DataReport, Ports, Report
 from .diagnose.preflight import judged
-from .errors import DataError, ModelError, RobevalError, UsageError
+from .errors import FOREIGN, DataError, ModelError, RobevalError, UsageError
 from .hookspecs import ModelSpec
 from .params import Params, package_path
 from .plugins import Registered, Registry, implementation
@@ -129,7 +129,7 @@ def _load(
         model = load(params, places=_places(path), device=device, threads=threads)
     except RobevalError:
         raise
-    except Exception as problem:
+    except FOREIGN as problem:
         raise ModelError(f"its loader raised {type(problem).__name__}: {problem}") from problem
     if not isinstance(model, LoadedModel):
         raise ModelError(f"its loader returned {type(model).__name__}; expected a LoadedModel")
@@ -198,7 +198,7 @@ def _samples(name: str, registry: Registry, places: Places) -> Selected:
         source = implementation(registered)(params, places=places)
     except RobevalError:
         raise
-    except Exception as problem:
+    except FOREIGN as problem:
         raised = f"{type(problem).__name__}: {problem}"
         raise DataError(f"--data '{name}': its loader raised {raised}") from problem
     return select(name, source, Selection())  # type: ignore[arg-type]  # checked by select
@@ -209,7 +209,7 @@ def _flown(report: Report, model: LoadedModel, samples: Selected, device: str) -
     batch = preflight.chosen(samples, torch.device(device))
     try:
         observed = preflight.observe(model, batch, classes=samples.classes, seed=SEED)
-    except Exception as problem:  # noqa: BLE001  (whatever a model raises on data not made for it)
+    except FOREIGN as problem:  # whatever a model raises on data not made for it
         asked = f"samples of shape {list(samples.shape)} from '{samples.name}'"
         failed = f"it does not run on {asked}: {cause(problem)}"
         return replace(report, runs=False, problem=failed)

@@ -60,3 +60,7 @@ class AccessDenied(RobevalError):
     """An attack asked for more than its declared access allows (the cell fails, exit 4)."""
 
     exit_code = 4
+
+
+FOREIGN = (Exception, SystemExit)
+"""What code that is not ours may raise: the `sys.exit()` of a script is its failure, no verdict."""

@@ -66,7 +66,7 @@ class Failure:
     timed_out: bool = False
 
     @staticmethod
-    def of(what: str, problem: Exception, *, environment: bool = False) -> Failure:
+    def of(what: str, problem: BaseException, *, environment: bool = False) -> Failure:
         """A failure from an exception, with its traceback."""
         if isinstance(problem, TimeLimit):
             return Failure(str(problem), timed_out=True)

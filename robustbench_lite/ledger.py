@@ -12,9 +12,10 @@ import numpy as np
 
 from . import sequential
 from .candidates import concat as concat_candidates
+from .errors import DataError
 from .group import GALLERY, Chunk, Failure, rows
 from .records import concat
-from .types import Cell, Examples, Gate, Part, PartStore, Samples
+from .types import Batch, Cell, Examples, Gate, Part, PartStore, Samples
 
 
 @dataclass(slots=True)
@@ -190,6 +191,17 @@ def aligned(samples: Samples, ids: Sequence[str]) -> Samples:
     """The rows of these samples, in their order."""
     place = {name: row for row, name in enumerate(samples.sample_id)}
     return rows(samples, np.array([place[name] for name in ids], dtype=np.int64))
+
+
+def same_data(dataset: str, batch: Batch, clean: Samples) -> None:
+    """Raise DataError if a sample of the batch is not what it was in the clean pass (`aligned`)."""
+    other = np.flatnonzero(clean.sample_hash != np.array(batch.hashes, dtype=object))
+    if len(other):
+        raise DataError(
+            f"dataset '{dataset}': sample '{batch.ids[other[0]]}' has another input or label than"
+            f" in the clean pass ({len(other)} of {len(batch.ids)} here): a dataset must give the"
+            " same at every reading; take random steps out of it, or give them a seed per sample"
+        )
 
 
 def in_order(samples: Samples, examples: Examples, ids: Sequence[str]) -> tuple[Samples, Examples]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from .craft import fixed_chance
+from .errors import FOREIGN
 from .group import ASKED_AGAIN, OTHERWISE, Group
 from .preflight import worn
 from .rng import SampleRng
@@ -49,7 +50,7 @@ class LookBack:
                     observed[ASKED_AGAIN] = observed.get(ASKED_AGAIN, 0) + len(x)
                     other = worn.changed(model, x, fresh, size)
                     observed[OTHERWISE] = observed.get(OTHERWISE, 0) + other
-            except Exception:  # a second copy may not fit; the cells say what cannot be run
+            except FOREIGN:  # a second copy may not fit; the cells say what cannot be run
                 log.info("%s: no look back", name, exc_info=True)
         return {key: value for key, value in observed.items() if value}
 

@@ -26,7 +26,7 @@ import torch
 
 from . import identity, machine
 from . import plan as planning
-from .errors import EnvironmentProblem, UsageError
+from .errors import FOREIGN, EnvironmentProblem, UsageError
 from .execute import cells as execute
 from .prepare import Options, Prepared, prepare
 from .store import RunDirectory, StoredRun
@@ -255,8 +255,7 @@ def _work(job: Job, pipe: Connection) -> None:
     """The life of one process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends this process
     logger = logging.getLogger(LOGGER)
-    logger.addHandler(_Forwarded(pipe))
-    logger.setLevel(job.level)
+    logger.setLevel(logging.CRITICAL)  # what there is to say of the suite the parent has said
     logger.propagate = False
     try:
         with contextlib.suppress(_OutOfTime):
@@ -265,7 +264,7 @@ def _work(job: Job, pipe: Connection) -> None:
         pipe.send(_Done())
     except BrokenPipeError:  # the parent is gone
         os._exit(1)
-    except Exception as problem:  # noqa: BLE001  (the parent raises it)
+    except FOREIGN as problem:  # the parent raises it
         pipe.send(_Raised(_sendable(problem)))
     finally:
         pipe.close()
@@ -275,6 +274,9 @@ def _computed(job: Job, pipe: Connection) -> Iterator[CellResult]:
     prepared = prepare(job.suite, job.options)
     if planning.plan_id(prepared.plan) != job.plan_id:
         raise UsageError(f"'{job.suite}', or a file that it names, changed while the run began")
+    logger = logging.getLogger(LOGGER)
+    logger.addHandler(_Forwarded(pipe))
+    logger.setLevel(job.level)
     torch.set_num_threads(job.threads)
     machine.full_precision()
     machine.keep_freed_memory()
@@ -366,10 +368,13 @@ class _Forwarded(logging.Handler):
         self._pipe.send(record)
 
 
-def _sendable(problem: Exception) -> Exception:
+def _sendable(problem: BaseException) -> Exception:
     """The exception itself where another process can read it, else its words."""
+    words = RuntimeError(f"{type(problem).__name__}: {problem}")
+    if not isinstance(problem, Exception):
+        return words
     try:
         pickle.loads(pickle.dumps(problem))  # noqa: S301  (its own)
     except Exception:  # noqa: BLE001  (whatever its class does)
-        return RuntimeError(f"{type(problem).__name__}: {problem}")
+        return words
     return problem

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from . import preflight
 from .checkup import GradientReport, Report, TwinReport
-from .errors import RobevalError
+from .errors import FOREIGN, RobevalError
 from .losses import margin
 from .rng import SampleRng, sample_keys
 from .types import Access, Box, Finding, LoadedModel, Severity
@@ -42,7 +42,7 @@ def _run(report: Report, model: LoadedModel, x: Tensor) -> Report:
         model.predict(x).cpu()
         seconds = (time.perf_counter() - begin) / SAMPLES
         observed = preflight.unlabelled(model, x, BOX, seed=SEED)
-    except Exception as problem:  # noqa: BLE001  (whatever a model raises on noise)
+    except FOREIGN as problem:  # whatever a model raises on noise
         asked = f"inputs of shape {list(x.shape)}"
         return replace(report, problem=f"it does not run on {asked}: {cause(problem)}")
     steady = not preflight.keys.randomised(observed)
@@ -62,7 +62,7 @@ def _run(report: Report, model: LoadedModel, x: Tensor) -> Report:
     )
 
 
-def cause(problem: Exception) -> str:
+def cause(problem: BaseException) -> str:
     """What went wrong, with its kind where the message was not written for a user."""
     named = isinstance(problem, RobevalError)
     return str(problem) if named else f"{type(problem).__name__}: {problem}"
@@ -79,7 +79,7 @@ def _attacked(report: Report, model: LoadedModel, x: Tensor) -> Report:
     if model.differentiable is not None and (twin is None or twin.status == "ok"):
         try:
             gradient = _gradient(model.differentiable, x)
-        except Exception as problem:  # noqa: BLE001  (whatever a model raises on noise)
+        except FOREIGN as problem:  # whatever a model raises on noise
             message = f"its gradient cannot be computed: {cause(problem)}"
             advice = "gradient attacks will fail; use attacks that need scores, such as square"
             found.append(_finding("no-gradient", "error", message, advice))
@@ -116,7 +116,7 @@ def _twin(model: LoadedModel, x: Tensor) -> TwinReport | None:
     head = head if isinstance(head, str) else None
     try:
         parity = model.verify(x)
-    except Exception as problem:  # noqa: BLE001  (whatever a loader's check raises on noise)
+    except FOREIGN as problem:  # whatever a loader's check raises on noise
         reason = f"it cannot be compared with the file: {cause(problem)}"
         return TwinReport(status="parity-failed", reason=reason, operators=operators, head=head)
     return TwinReport(

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from . import plugins, store
-from .errors import EnvironmentProblem
+from .errors import FOREIGN, EnvironmentProblem
 from .plugins import Registry
 from .raised import cause
 from .store import StoredRun
@@ -30,7 +30,7 @@ def publish(run: StoredRun, registry: Registry, names: Sequence[str]) -> tuple[s
                 plugins.implementation(registry.reporters[name])(run)
         except EnvironmentProblem as problem:
             disk = disk or problem
-        except Exception as problem:  # of this report alone: the verdict stands
+        except FOREIGN as problem:  # of this report alone: the verdict stands
             log.info("report '%s' could not be written", name, exc_info=True)
             plugin = registry.reporters[name].plugin
             problems.append(f"report '{name}' of {plugin} could not be written: {cause(problem)}")

@@ -10,7 +10,7 @@ from typing import cast, get_args
 
 from pydantic import ValidationError
 
-from .errors import EnvironmentProblem, ModelError, RobevalError, UsageError
+from .errors import FOREIGN, EnvironmentProblem, ModelError, RobevalError, UsageError
 from .hookspecs import ModelSpec
 from .identity import FROM_ENVIRONMENT
 from .params import Params
@@ -50,7 +50,7 @@ def load(
         model = implementation(registered)(params, places=places, device=device, threads=threads)
     except RobevalError as problem:
         raise ModelError(f"{what}: {problem}") from problem
-    except Exception as problem:
+    except FOREIGN as problem:
         raised = f"{type(problem).__name__}: {problem}"
         raise ModelError(f"{what} could not be loaded: {raised}") from problem
     if not isinstance(model, LoadedModel):

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from . import rebuild
-from .errors import DataError, ModelError, UsageError
+from .errors import FOREIGN, DataError, ModelError, UsageError
 from .group import MODEL_CLASSES, rows
 from .judge import decide
 from .plugins import Registry
@@ -189,7 +189,7 @@ class _Judged:
         if new:
             try:
                 found = self._pred(model, points.x[new]).tolist()
-            except Exception as problem:
+            except FOREIGN as problem:
                 shape = list(points.x.shape[1:])
                 raise ModelError(
                     f"{self._what(cell)} does not take the inputs of '{cell.dataset}', of shape"

@@ -13,7 +13,14 @@ from torch import Tensor
 
 from .access import BatchMemory
 from .ensemble import ensemble
-from .errors import DataError, EnvironmentProblem, ModelError, NothingSelected, RobevalError
+from .errors import (
+    FOREIGN,
+    DataError,
+    EnvironmentProblem,
+    ModelError,
+    NothingSelected,
+    RobevalError,
+)
 from .group import Failure, clean_chunk, out_of_memory
 from .hookspecs import DatasetSpec, ModelSpec
 from .params import referring
@@ -49,7 +56,7 @@ def _verified(verify: Callable[[Tensor], Parity], x: Tensor) -> Parity:
     """The parity on x, on fewer samples where memory is short; a check that fails is a reason."""
     try:
         return verify(x)
-    except Exception as problem:  # noqa: BLE001  (a plug-in's check may raise anything)
+    except FOREIGN as problem:  # a plug-in's check may raise anything
         if out_of_memory(problem) and len(x) > 1:
             return _verified(verify, x[::2])
         reason = f"its twin could not be checked: {type(problem).__name__}: {problem}"
@@ -137,7 +144,7 @@ class Stock:
             raise NothingSelected(f"{entry.where}: {problem}") from problem
         except RobevalError:
             raise
-        except Exception as problem:  # noqa: BLE001  (a plug-in's loader may raise anything)
+        except FOREIGN as problem:  # a plug-in's loader may raise anything
             return Failure.of(f"dataset '{name}' could not be loaded", problem, environment=True)
 
     def open(self, selected: Selected, models: int) -> None:
@@ -172,7 +179,7 @@ class Stock:
             )
         except EnvironmentProblem as problem:
             return Failure(f"{what}: {problem}", environment=True)
-        except Exception as problem:  # noqa: BLE001  (a plug-in's loader may raise anything)
+        except FOREIGN as problem:  # a plug-in's loader may raise anything
             how = "does not fit into memory" if out_of_memory(problem) else "could not be loaded"
             return Failure.of(f"{what} {how}", problem, environment=True)
         if not isinstance(model, LoadedModel):
@@ -218,7 +225,7 @@ class Stock:
             clean_chunk(model, selected.batch(0, 1, self.device))
         except EnvironmentProblem as problem:
             return named(name, problem)
-        except Exception as problem:  # noqa: BLE001  (whatever a model raises on a shape)
+        except FOREIGN as problem:  # whatever a model raises on a shape
             return Failure.of(
                 f"model '{name}' refuses inputs of shape {list(selected.shape)} from dataset"
                 f" '{selected.name}'",

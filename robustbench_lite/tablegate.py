@@ -14,6 +14,7 @@ _NO_VERDICTS = (
     f"the table has no verdicts; it needs a column '{COLUMN}' with '{HOLDS}', '{FAILS}' or"
     f" '{NO_EVIDENCE}'"
 )
+REPORTED = "reported"
 _PARTIAL = "a partial run decides nothing; run it without --limit and -k"
 
 
@@ -26,9 +27,10 @@ def check(
 ) -> tuple[GateResult, ...]:
     """The gates with an `analysis`, judged on its CSV file, `table_of(analysis)`.
 
-    A row counts if its column `verdict` is "holds", "fails" or "no evidence"; any other is for the
-    reader. One that fails fails the gate; without any row, or without evidence, it is INVALID, and
-    so is a gate on an analysis that `failed`, whatever its table says.
+    A row counts if its column `verdict` is "holds", "fails" or "no evidence"; "reported" is for the
+    reader. One that fails fails the gate; without any row, without evidence, with any other word
+    (an empty one, NaN), it is INVALID, and so is a gate on an analysis that `failed`, whatever its
+    table says.
     """
     why = {each.name: each.reason for each in failed}
     return tuple(
@@ -44,10 +46,18 @@ def _judged(
     counted = [row for row in rows if row.get(COLUMN) in {HOLDS, FAILS, NO_EVIDENCE}]
     failed = [_title(row) for row in counted if row[COLUMN] == FAILS]
     empty = [_title(row) for row in counted if row[COLUMN] == NO_EVIDENCE]
+    strange = [
+        f"'{row[COLUMN]}' of {_title(row)}"
+        for row in rows
+        if COLUMN in row and row not in counted and row[COLUMN] != REPORTED
+    ]
     status: GateStatus = "PASS"
     reason = f"all {len(counted)} hold"
     if failed:
         status, reason = "FAIL", f"{len(failed)} of {len(counted)} fail: {'; '.join(failed)}"
+    elif strange:
+        words = f"{HOLDS}, {FAILS}, {NO_EVIDENCE}, {REPORTED}"
+        status, reason = "INVALID", f"the verdict is none of {words}: {'; '.join(strange)}"
     elif empty or not counted:
         lacks = f" for {'; '.join(empty)}" if empty else f": {_NO_VERDICTS}"
         status, reason = "INVALID", f"there is no evidence{lacks}"

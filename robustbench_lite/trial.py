@@ -15,6 +15,7 @@ from torch import Tensor
 from . import preflight
 from .access import BatchMemory
 from .craft import AttackFunction, craft, targets
+from .errors import FOREIGN
 from .group import (
     BOX_HIGH,
     BOX_LOW,
@@ -72,7 +73,7 @@ def look(
             cell, source, selected, stock, registry, plan, size, min(own, max(seconds, 0))
         )
         return trial.repeated() | (trial.planted() if plants else {})
-    except Exception as problem:  # the cells themselves say what cannot be read or run
+    except FOREIGN as problem:  # the cells themselves say what cannot be read or run
         log.info("%s: no look beforehand", group.source, exc_info=True)
         if clean:
             return {NO_PREFLIGHT: 1}

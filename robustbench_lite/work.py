@@ -25,6 +25,7 @@ from .craft import (
     fixed_chance,
     targets,
 )
+from .errors import FOREIGN
 from .group import (
     ATTACKABLE,
     FOUND_ON_TWIN,
@@ -181,7 +182,7 @@ class _Work:
                     repeat,
                     budget_of(self.spec, self.params, cells[0], eps, self.batch.box),
                 )
-            except Exception as problem:
+            except FOREIGN as problem:
                 if out_of_memory(problem):
                     raise
                 failure = Failure.of(f"attack '{self.spec.name}' raised", problem)
@@ -246,7 +247,7 @@ class _Work:
                         first.norm if minimal else None,
                         None if name == first.source else settled,
                     )
-            except Exception as problem:
+            except FOREIGN as problem:
                 if out_of_memory(problem):
                     raise
                 what = f"model '{name}' could not judge what '{self.spec.name}' returned"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import resources
 
 import numpy as np
@@ -32,6 +33,11 @@ def linear() -> nn.Module:
 def raising() -> nn.Module:
     """A factory that fails."""
     raise RuntimeError("no weights today")
+
+
+def leaving() -> nn.Module:
+    """A factory whose module was written as a script."""
+    sys.exit(0)
 
 
 class Echo(nn.Module):

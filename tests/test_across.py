@@ -470,6 +470,15 @@ def test_a_gate_on_a_weak_kind_of_attack_alone(weak: Cell, kind: str) -> None:
     assert finding.cells == (weak.id,)
 
 
+def test_a_gate_at_eps_0_asks_for_nothing() -> None:
+    nothing = [(a(name, "0"), broke(100, 0, 0)) for name in ("pgd", "square")]
+    (finding,) = gated([worst()], *nothing)
+    assert said([finding]) == [("gate-without-budget", "warning")]
+    assert "gate 'w' asks for nothing at linf 0 on 'candidate' with 'test'" in finding.message
+    assert gated([worst()], *nothing, PGD, SQUARE) == []  # a curve that starts at the clean point
+    assert gated([worst(eps=eps("0")), worst(eps=eps("0.3"))], *nothing, PGD, SQUARE) == []
+
+
 def test_a_grid_of_eps_is_one_warning() -> None:
     grid = [(a("fgsm", radius), broke(100, 0, 5)) for radius in ("0.1", "8/255")]
     (finding,) = gated([floor("fgsm")], *grid)

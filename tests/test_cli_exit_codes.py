@@ -196,6 +196,13 @@ def test_a_skipped_cell_passes_no_gate(
     assert gates_of(tmp_path / "ungated") == {"passes": "PASS"}, "told, not kept"
 
 
+def test_a_factory_that_ends_the_process_is_7(robeval: Robeval, write_suite: WriteSuite) -> None:
+    path = write_suite(text(gates=(PASSES,)))
+    ended = robeval("run", add_model(path, BROKEN.replace("raising", "leaving")), "-o", "out")
+    assert ended.code == 7
+    assert "factory 'nearest_mean:leaving' raised SystemExit: 0" in ended.err + ended.out
+
+
 # ---------------------------------------------------------------- parts of a suite
 
 

@@ -507,10 +507,10 @@ def test_a_sound_file_is_checked_on_digits(everything: Registry) -> None:
     assert report.data.correct >= 60
     told = report.as_json()["data"]
     assert isinstance(told, dict)
-    assert (told["forward_passes"], told["backward_passes"]) == (248, 64)
+    assert (told["forward_passes"], told["backward_passes"]) == (280, 64)
     text = "\n".join(report.lines())
     assert f"({report.data.correct} of 64 right) on 'mnist-sample'" in text
-    assert "pre-flight:        248 forward, 64 backward passes" in text
+    assert "pre-flight:        280 forward, 64 backward passes" in text
     assert look(EMBEDDED, everything).as_json()["data"] is None
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from robustbench_lite.builtin.attacks import fgsm, pgd, single_pixel, uniform_no
 from robustbench_lite.choose import choose
 from robustbench_lite.craft import BROKEN_GRADIENT, CHANGED_MODEL, ZERO_GRADIENT
 from robustbench_lite.records import COLUMNS
-from robustbench_lite.types import Cell, CellResult, Samples
+from robustbench_lite.types import CLEAN, Cell, CellResult, Samples
 from tests.small_world import (
     Given,
     Linear,
@@ -248,6 +249,26 @@ def test_data_is_read_once_where_it_can_be_kept_and_in_batches_where_not(
     given.world().run(batch_size=4)
     assert sorted(reads)[-3] == 4
     assert sum(reads) == 1 + 2 * N + 3 * N  # two looks, the clean pass and two groups
+
+
+def test_a_dataset_that_gives_something_else_at_another_reading_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def build() -> DataSource:
+        whole, reads = labelled(0), itertools.count()
+
+        def read(positions: Sequence[int]) -> Tensor:
+            return whole.read(positions) + 0.001 * next(reads)  # a random crop, for instance
+
+        return dataclasses.replace(whole, read=read)
+
+    datasets = [dataset_spec("d", build)]
+    given = changed(simple(MIXED[0]), datasets=datasets, self_test=False)
+    monkeypatch.setattr(stock, "CACHE_BYTES", 0)
+    for result in given.world().run().values():
+        if result.cell.attack != CLEAN:
+            assert (result.status, result.environment) == ("failed", True)
+            assert "dataset 'd': sample 'sample-0' has another input or label" in result.reason
 
 
 # ---------------------------------------------------------------- failures stay in their cells

@@ -104,6 +104,50 @@ def test_a_crash_fails_its_cell_and_is_named(
     assert "robeval_lies.py" in result.traceback
 
 
+def test_an_attack_that_ends_the_process_fails_its_cell(
+    robeval: Robeval, write_suite: Callable[..., Path]
+) -> None:
+    code, out = run(robeval, write_suite(GATED.format(name="leaves")))
+    assert code == 4
+    stored = load_run(out)
+    cell = next(cell for cell in stored.plan.cells if cell.entry == "lie")
+    assert stored.results[cell.id].status == "failed"
+    assert "SystemExit: 0" in stored.results[cell.id].reason
+
+
+LATER = {
+    "analyses: {{table: {{analysis: lie-{name}}}}}\n": ("breaks", "exits", "no-table"),
+    "reports: [lie-{name}]\n": ("breaks", "exits"),
+}
+
+
+@pytest.mark.parametrize(
+    ("section", "name"), [(text, name) for text, names in LATER.items() for name in names]
+)
+def test_what_breaks_after_the_cells_fails_alone(
+    robeval: Robeval, write_suite: Callable[..., Path], tmp_path: Path, section: str, name: str
+) -> None:
+    suite = write_suite("controls: off\nattacks: {}\n" + section.format(name=name))
+    ended = robeval("run", str(suite), "-o", "out", "-q")
+    assert ended.code == 4
+    named = (
+        "analysis 'table' failed" if "analyses" in section else f"report 'lie-{name}' of plug-in"
+    )
+    assert named in ended.err + ended.out
+    assert "bug in robeval" not in ended.err
+    assert load_run(tmp_path / "out").results, "the cells stand"
+
+
+def test_nobody_else_ends_the_command_with_0(
+    robeval: Robeval, write_suite: Callable[..., Path]
+) -> None:
+    suite = write_suite("controls: off\nattacks: {}\n")
+    ended = robeval("run", str(suite), "-o", "out", "-q", "--executor", "lie-exits")
+    assert ended.code == 2
+    assert "robeval_lies.py:" in ended.err
+    assert "there is no verdict" in ended.err
+
+
 def test_asking_for_more_than_declared_is_refused(
     robeval: Robeval, write_suite: Callable[..., Path]
 ) -> None:

@@ -24,7 +24,7 @@ Attack = Callable[..., Tensor]
 def told(attack: Attack, *, eps: str = "0.2", effort: str = "iterative") -> list[Finding]:
     spec = attack_spec(attack, access="gradient", effort=effort)
     world = simple((spec, entry("a", spec, eps)), n=40).world()
-    return of_self_tests(world.plan.cells, world.run(), on=True)
+    return of_self_tests(world.plan.cells, world.run(), on=True, extents={})
 
 
 def test_a_sound_attack_finds_what_was_planted() -> None:
@@ -67,7 +67,7 @@ def test_a_few_plants_forgive_one_miss() -> None:
         result = dataclasses.replace(
             results[cell.id], observed={**seen, BROKEN: broken, "attackable": 6.0, "unbroken": 6.0}
         )
-        (found,) = of_self_tests(world.plan.cells, {cell.id: result}, on=True)
+        (found,) = of_self_tests(world.plan.cells, {cell.id: result}, on=True, extents={})
         assert found.severity == severity
 
 
@@ -84,7 +84,7 @@ def test_a_search_that_lacked_queries_alone_is_no_error(
     seen = {TESTED: 60.0, PLANTED: 60.0, BROKEN: 50.0, "attackable": 60.0, "unbroken": 60.0}
     seen |= {AGAIN: again, FOUND_AGAIN: found_again}
     result = dataclasses.replace(world.run()[cell.id], observed=seen)
-    (found,) = of_self_tests(world.plan.cells, {cell.id: result}, on=True)
+    (found,) = of_self_tests(world.plan.cells, {cell.id: result}, on=True, extents={})
     assert found.severity == severity
     assert "50 of 60" in found.message
     if severity == "note":

@@ -16,6 +16,7 @@ from ..errors import RobevalError
 from . import logs
 
 USAGE, INTERNAL, INTERRUPTED, TERMINATED = 2, 3, 130, 143
+_COMPLETION = "_ROBEVAL_COMPLETE"  # click ends so once it has answered the shell
 _RESUME = "finished cells are kept; run the same command with --resume to go on"
 
 EXIT_CODES = """\b
@@ -77,8 +78,8 @@ def _explain(problem: BaseException) -> int:
         code, text = INTERRUPTED, f"interrupted: {_RESUME}"
     elif isinstance(problem, Terminated):
         code, text = TERMINATED, f"terminated: {_RESUME}"
-    elif isinstance(problem, SystemExit) and not problem.code:  # completion
-        code = 0
+    elif isinstance(problem, SystemExit) and not problem.code:
+        code, text = (0, "") if _COMPLETION in os.environ else (USAGE, _left(problem))
     elif isinstance(problem, (SystemExit, BrokenPipeError)):  # click ends so on a closed pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     else:
@@ -87,6 +88,16 @@ def _explain(problem: BaseException) -> int:
     if text:
         click.echo(text, err=True)
     return code
+
+
+def _left(problem: SystemExit) -> str:
+    """What to say of a `sys.exit()` that would pass for a verdict: only code that is not ours."""
+    last = traceback.extract_tb(problem.__traceback__)[-1]
+    return (
+        f"{last.filename}:{last.lineno}: error: the code of a plug-in ended the command with"
+        " sys.exit(): there is no verdict\n  help: let it return or raise, and guard what is a"
+        ' script by `if __name__ == "__main__":`'
+    )
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES)

@@ -75,15 +75,16 @@ def all_findings(
     `samples(cell id)` is called once per finished cell. A cell that an error touches, and that
     nobody waived, is no evidence about another.
     """
+    extents = _extents(cells, results)
     told = [
         *of_files(cells, asked.models, asked.before),
         *findings(cells, results),
-        *of_self_tests(cells, results, on=asked.self_test),
+        *of_self_tests(cells, results, on=asked.self_test, extents=extents),
         *of_analyses(asked.failed),
     ]
     found = waived(told, asked.waivers, cells, asked.today)
     grid = read(cells, results, samples, spoilt(found))
-    more = across.of_bits(grid, boxes=_extents(cells, results))
+    more = across.of_bits(grid, boxes=extents)
     compared = waived(more, asked.waivers, cells, asked.today)[: len(more)]
     grid = _without(grid, spoilt(compared))
     return (*found, *compared, *gatework.of_bits(asked.gates, cells, grid, asked.models))

@@ -30,12 +30,12 @@ Extent = tuple[float, float, tuple[int, ...]]
 def unbounded(here: Sequence[Broken], spot: Spot, clean: Clean, box: Extent) -> list[Finding]:
     """What a budget must break that reaches every input, or the middle of the box, from any x.
 
-    From anywhere in the box all inputs lie within `_radius` of 1; the middle within that of 1/2,
+    From anywhere in the box all inputs lie within `radius` of 1; the middle within that of 1/2,
     and there the model gives one answer, so that only samples of that label can stay unbroken.
     """
     low, high, shape = box
-    whole = float(spot.eps) >= _radius(spot.norm, high - low, shape, 1.0)
-    middle = float(spot.eps) >= _radius(spot.norm, high - low, shape, 0.5)
+    whole = float(spot.eps) >= radius(spot.norm, high - low, shape, 1.0)
+    middle = float(spot.eps) >= radius(spot.norm, high - low, shape, 0.5)
     if clean.constant or not middle:
         return []
     may_stay = 0 if whole else clean.most_frequent
@@ -62,7 +62,7 @@ def unbounded(here: Sequence[Broken], spot: Spot, clean: Clean, box: Extent) -> 
     return found
 
 
-def _radius(norm: Norm, width: float, shape: tuple[int, ...], share: float) -> float:
+def radius(norm: Norm, width: float, shape: tuple[int, ...], share: float) -> float:
     """Distance within which `share` of the box's width is reached in every component at once."""
     components = math.prod(shape)
     match norm:

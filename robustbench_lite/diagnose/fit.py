@@ -8,6 +8,11 @@ from ..preflight.scalings import ADVICE
 from ..types import Finding
 from .record import Observed, finding, named
 
+FEW = 8
+"""Samples below which likeness may be chance."""
+FEW_OTHERS = 5
+"""Samples of other labels, of which a network that knows them as well as not finds one: 31 of 32
+times."""
 FEW_FOR_CHANCE = 30
 NEAR_CHANCE = 0.2
 """Of the way from guessing to perfect; accuracy must be surely below it to be called chance."""
@@ -52,6 +57,29 @@ def out_of_box(observed: Observed) -> Finding | None:
     message = f"{outside:.0f} of {observed[keys.SAMPLES]:.0f} samples lie outside the declared box"
     advice = "declare the dataset's true range: budgets and clipping depend on it"
     return finding("out-of-box", "error", message, advice, observed, keys.OUT_OF_BOX)
+
+
+def repeated_samples(observed: Observed) -> Finding | None:
+    """At least every second sample is another one again, so that evidence is counted twice."""
+    n, different = observed[keys.SAMPLES], observed.get(keys.DIFFERENT, 0)
+    if n < FEW or not different or 2 * different > n:
+        return None
+    message = f"{n:.0f} samples were looked at, and only {different:.0f} are different inputs"
+    advice = (
+        "take every input once: repeated ones count as evidence each time, and every interval is"
+        " too narrow"
+    )
+    return finding("repeated-samples", "error", message, advice, observed, keys.DIFFERENT)
+
+
+def single_label(observed: Observed) -> Finding | None:
+    """All samples have one label: whoever always gives it is called accurate and robust."""
+    n = observed[keys.SAMPLES]
+    if n < FEW or observed.get(keys.LABELS, 0) != 1:
+        return None
+    message = "all samples have the same label: a model that always gives it would look robust"
+    advice = "judge all classes together, and ask for each of them by `per_class: true`"
+    return finding("single-label", "warning", message, advice, observed, keys.LABELS)
 
 
 def provider(observed: Observed) -> Finding | None:
@@ -107,6 +135,26 @@ def input_scaling(observed: Observed) -> Finding | None:
         keys.SPAN,
         *shown,
     )
+
+
+def one_decision(observed: Observed) -> Finding | None:
+    """Every sample gets the same class, and not all of them have that label."""
+    n, labels = observed[keys.SAMPLES], observed.get(keys.LABELS, 0)
+    others = n - observed.get(keys.MAJORITY, 0)
+    if observed.get(keys.DECISIONS, 0) != 1 or labels < 2 or others < FEW_OTHERS:
+        return None
+    if observed.get(keys.ALIKE, 0) >= n or chance(observed) is not None:
+        return None  # told already
+    message = (
+        f"all {n:.0f} samples of {labels:.0f} classes get the same class: it is right on"
+        f" {observed.get(keys.CORRECT, 0):.0f} of them without looking"
+    )
+    advice = (
+        "what is never answered otherwise cannot be broken, and is not robust: check its weights"
+        " and its output, or judge it on as many samples of every class"
+    )
+    shown = (keys.LABELS, keys.MAJORITY, keys.CORRECT)
+    return finding("chance-accuracy", "error", message, advice, observed, *shown)
 
 
 def chance(observed: Observed) -> Finding | None:

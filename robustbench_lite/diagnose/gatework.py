@@ -78,6 +78,7 @@ def of_bits(
     for group in _grouped(rests, lambda rest: (rest.gate.name, *_subject(rest))):
         found += _on_weak_kind([r for r in group if _is_weak(r, rests)], cells)
         found += _far_above_worst([r for r in group if _is_far_above(r, rests, grid)], grid)
+        found += _without_budget([r for r in group if _is_empty(r, rests)])
     for group in _grouped(rests, _subject):
         found += _unchecked([r for r in group if _lacks_check(r, grid)], cells)
         found += _without_gradients([r for r in group if _lacks_gradients(r, cells)], cells, models)
@@ -232,6 +233,26 @@ def _missed(rest: _Rest, grid: Grid) -> int:
 
 def _too_good(rest: _Rest, grid: Grid) -> bool:
     return surely(_missed(rest, grid), len(rest.broken[0].bits), FAR_BELOW)
+
+
+def _is_empty(rest: _Rest, rests: Sequence[_Rest]) -> bool:
+    """Whether it is at eps 0, and no gate asks for any robustness of that model in that norm."""
+    same = [other for other in rests if _subject(other) == _subject(rest)]
+    return all(other.spot.eps == 0 for other in same)
+
+
+def _without_budget(rests: Sequence[_Rest]) -> list[Finding]:
+    if not rests:
+        return []
+    return [
+        _warning(
+            "gate-without-budget",
+            f"gate '{rests[0].gate.name}' asks for nothing {_where(rests)}: at eps 0 no input is"
+            " changed, and its robust accuracy is the clean accuracy",
+            "gate at the eps of your threat model, such as 8/255",
+            rests,
+        )
+    ]
 
 
 # ---------------------------------------------------------------- kinds of attack that are missing

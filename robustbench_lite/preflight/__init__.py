@@ -1,7 +1,7 @@
 """Pre-flight: what can be known of a model on a dataset before any attack, as plain numbers.
 
 `observe` measures; what its numbers mean is said by `diagnose.preflight`, from the record alone.
-It costs 248 forward and 64 backward passes of one sample, whatever the size of the dataset, and 5
+It costs 280 forward and 64 backward passes of one sample, whatever the size of the dataset, and 5
 to 10 times 64 forward passes more where the model is right on less than 90 % of the samples: these
 look for another input scaling. A healthy one is spared them.
 """
@@ -143,6 +143,7 @@ def _declared(
         keys.OUTPUTS: model.num_classes,
         keys.CLASSES: classes,
         keys.LABELS: len(labels),
+        keys.DIFFERENT: len(set(batch.hashes[: len(x)])),
         keys.MAJORITY: int(labels.max()),
         keys.UNKNOWN_LABELS: int((~known).sum()),
         keys.OUT_OF_BOX: int((~inside.all(dim=1)).sum()),

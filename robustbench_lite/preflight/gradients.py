@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..access import differentiate
+from ..errors import FOREIGN
 from ..group import out_of_memory
 from ..judge import to_logits
 from ..losses import cross_entropy
@@ -32,7 +33,7 @@ def gradients(model: LoadedModel, x: Tensor, y: Tensor, output: Tensor) -> dict[
                 observed[keys.GRADIENT_PASSES] += len(x)
                 observed |= _faults(evaluated.gradient, loss)
                 logits = evaluated.logits
-        except Exception as problem:
+        except FOREIGN as problem:
             if out_of_memory(problem):
                 raise
             return observed | {keys.NO_GRADIENT: 1}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..access import score
+from ..errors import FOREIGN
 from ..group import out_of_memory
 from ..losses import cross_entropy
 from ..types import Box, LoadedModel
@@ -141,7 +142,7 @@ def _scores(model: LoadedModel, x: Tensor) -> Tensor | None:
     """Finite scores, or None for a model that refuses inputs beyond its box."""
     try:
         logits = score(model, x)
-    except Exception as problem:
+    except FOREIGN as problem:
         if out_of_memory(problem):
             raise
         return None

@@ -7,7 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..errors import FOREIGN
 from ..group import out_of_memory
+from ..rng import SampleRng, sample_keys
 from ..types import Box
 from . import keys
 
@@ -19,6 +21,8 @@ REPEATS = 4
 """Passes after the first: one draw of 2 equal chances is seen in 15 of 16 cases."""
 ALONE = 8
 """Samples that are shown one by one."""
+RADII = (0.1, 0.3)
+"""Of the box's width: how far samples are moved, to see what only such inputs set off."""
 
 FELT = 1e-3
 """Of the range of a row's scores; two float16 passes, or two kinds of kernel, stay below it."""
@@ -36,15 +40,21 @@ def steadiness(predict: Predict, x: Tensor, whole: Tensor, box: Box) -> dict[str
 
     x: [n, *shape] in `box`. `whole`: predict(x), [n, k]. The first rows are passed again as they
     are; then, if that changes nothing, one by one, in reverse order and with inverted images in
-    the place of every second half. The same batch shape must give the same bits but for races on
-    a GPU; another one changes the kernels and so the last digits.
+    the place of every second half. A few, moved to extreme points near them, are passed together,
+    one by one and beside clean ones: a defence may act on what looks attacked. The same batch
+    shape must give the same bits but for races on a GPU; another one changes the kernels and so
+    the last digits.
     """
     base = x[:ROWS]
     first = whole if len(base) == len(x) else predict(base)
     observed = _repeated(predict, base, first)
     if keys.randomised(observed):
         return observed
-    return observed | _beside(predict, base, first, box) | _resized(predict, base, first, whole)
+    observed |= _beside(predict, base, first, box)
+    resized = _resized(predict, base, first, whole)
+    if not resized or keys.REFUSED_ALONE in resized:
+        return observed | resized
+    return observed | _added(resized, _moved(predict, base, box))
 
 
 def apart(a: Tensor, b: Tensor) -> Tensor:
@@ -115,8 +125,35 @@ def _resized(predict: Predict, base: Tensor, first: Tensor, whole: Tensor) -> di
     m = len(alone)
     change[:m] = change[:m].maximum(apart(first, _padded(alone, first))[:m])
     other[:m] |= _other_decision(first[:m], alone)
+    return _told(change, other)
+
+
+def _moved(predict: Predict, base: Tensor, box: Box) -> dict[str, float]:
+    """The same for some rows that look attacked: alone, and beside clean ones."""
+    few = base[:ALONE]
+    places = sample_keys([str(row) for row in range(len(few))], base.device)
+    signs = SampleRng(0, "moved", places).uniform(tuple(few.shape[1:]), -1.0, 1.0).sign()
+    radii = torch.tensor(RADII, device=base.device).repeat(ALONE)[: len(few)] * box.width
+    moved = few + signs * radii.reshape(-1, *[1] * (few.ndim - 1))
+    moved = moved.clamp(box.low, box.high)
+    together = predict(moved)
+    beside = predict(torch.cat([moved, few]))[: len(few)]
+    alone = _alone(predict, moved)
+    if alone is None:
+        return {}
+    change = apart(together, alone).maximum(apart(together, beside))
+    return _told(change, _other_decision(together, alone) | _other_decision(together, beside))
+
+
+def _added(first: dict[str, float], second: dict[str, float]) -> dict[str, float]:
+    """Counts of two sets of rows, and the larger of their changes."""
+    both = {key: value + second.get(key, 0) for key, value in first.items()}
+    return both | {keys.RESIZE: max(first[keys.RESIZE], second.get(keys.RESIZE, 0))}
+
+
+def _told(change: Tensor, other: Tensor) -> dict[str, float]:
     return {
-        keys.RESIZED: n,
+        keys.RESIZED: len(change),
         keys.RESIZED_MUCH: _count(change > STEP),
         keys.RESIZED_DECISIONS: _count(other & (change > STEP)),
         keys.RESIZE: float(change.max()),
@@ -131,7 +168,7 @@ def _alone(predict: Predict, rows: Tensor) -> Tensor | None:
     """Each row as a batch of one; None for a model that cannot take one."""
     try:
         return torch.cat([predict(row) for row in rows[:, None]])
-    except Exception as problem:
+    except FOREIGN as problem:
         if out_of_memory(problem):
             raise
         return None

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from robustbench_lite import AttackSpec, Budget, Classifier, SampleRng, hookimpl
+from robustbench_lite import (
+    AnalysisSpec,
+    AttackSpec,
+    Budget,
+    Classifier,
+    ExecutorSpec,
+    ReporterSpec,
+    SampleRng,
+    hookimpl,
+)
 
 
 def out_of_ball(
@@ -50,6 +60,10 @@ def clean(model: Classifier, x: Tensor, y: Tensor, *, budget: Budget, rng: Sampl
 
 def raises(model: Classifier, x: Tensor, y: Tensor, *, budget: Budget, rng: SampleRng) -> Tensor:
     raise ZeroDivisionError("the attack gave up")
+
+
+def leaves(model: Classifier, x: Tensor, y: Tensor, *, budget: Budget, rng: SampleRng) -> Tensor:
+    sys.exit(0)
 
 
 def global_rng(
@@ -95,6 +109,7 @@ LIES = {
     "integers": integers,
     "returns-clean": clean,
     "raises": raises,
+    "leaves": leaves,
     "global-rng": global_rng,
     "changes-weights": changes_weights,
     "changes-copy": changes_copy,
@@ -119,3 +134,34 @@ def robeval_attacks() -> Iterable[AttackSpec]:
         norms=("linf",),
         access="score",
     )
+
+
+def breaks(*_: object, **__: object) -> None:
+    raise KeyError("no such column")
+
+
+def exits(*_: object, **__: object) -> None:
+    sys.exit(0)
+
+
+def no_table(*_: object, **__: object) -> None:
+    return None
+
+
+@hookimpl
+def robeval_analyses() -> Iterable[AnalysisSpec]:
+    for name, function in (("breaks", breaks), ("exits", exits), ("no-table", no_table)):
+        yield AnalysisSpec(name=f"lie-{name}", implementation=function, summary="has no table")
+
+
+@hookimpl
+def robeval_reporters() -> Iterable[ReporterSpec]:
+    for name, function in (("breaks", breaks), ("exits", exits)):
+        yield ReporterSpec(
+            name=f"lie-{name}", implementation=function, summary="writes nothing", files=()
+        )
+
+
+@hookimpl
+def robeval_executors() -> Iterable[ExecutorSpec]:
+    yield ExecutorSpec(name="lie-exits", implementation=exits, summary="computes nothing")

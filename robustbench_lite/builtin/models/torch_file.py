@@ -97,7 +97,7 @@ def build(factory: str, kwargs: dict[str, object]) -> nn.Module:
         torch.default_generator.manual_seed(INITIALISATION_SEED)
         try:
             network = create(**kwargs)
-        except Exception as problem:
+        except (Exception, SystemExit) as problem:
             cause = f"{type(problem).__name__}: {problem}{_signature(create)}"
             raise ModelError(f"factory '{factory}' raised {cause}") from problem
     if not isinstance(network, nn.Module):
@@ -120,7 +120,7 @@ def _find(factory: str) -> Callable[..., object]:
             f"factory '{factory}': there is no module '{problem.name}'. Install its package, or "
             "name its folder in the suite: python_path: [.]"
         ) from problem
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:
         raise ModelError(
             f"factory '{factory}': importing {module_name} raised "
             f"{type(problem).__name__}: {problem}"
