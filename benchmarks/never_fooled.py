@@ -85,8 +85,8 @@ LIMITS = """
   `allow_partial: true` and waivers are kept as written; the report names what follows from most of
   them.
 - **Code that means harm.** Plug-ins and factories run in the process of robeval, with its rights. A
-  `sys.exit()` is no verdict; against `os._exit(0)` ask for `gates.json`, which only a judged run
-  has.
+  `sys.exit()` is no verdict; against `os._exit(0)` let `--jobs 2` keep models and attacks in other
+  processes, and ask for `gates.json`, which only a judged run has.
 """
 CONTROLS = ("surrogate", "robust")
 LEFT_OUT = ("cached-answers", "cached-places", "counted-calls", "two-faced")
