@@ -485,6 +485,16 @@ def test_a_network_that_tells_batches_apart_where_they_look_attacked_is_found(
     assert severe(nets.loaded(always_so)) == []
 
 
+def test_outputs_that_are_not_finite_are_not_blamed_on_the_data() -> None:
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        z: Tensor = net(x)
+        return z.masked_fill(z < z.amax(dim=1, keepdim=True), -torch.inf)
+
+    seen = severe(nets.loaded(Around(forward)))
+    assert "output-not-finite" in seen
+    assert not {"input-scaling", "chance-accuracy"} & set(seen)
+
+
 def test_the_counts_of_a_clean_pass_add_up() -> None:
     model = nets.loaded(Around(identity))
     whole = preflight.counts(clean_chunk(model, nets.digits(90)).samples)

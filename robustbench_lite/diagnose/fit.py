@@ -101,7 +101,7 @@ def input_scaling(observed: Observed) -> Finding | None:
     n, right = observed[keys.SAMPLES], observed.get(keys.CORRECT, 0)
     tried = named(observed, keys.SCALING)
     names = {name.removesuffix(keys.LOSS) for name in tried if name.endswith(keys.LOSS)}
-    if not names:
+    if not names or _unreadable(observed):
         return None
 
     def change(name: str) -> tuple[int, int]:
@@ -168,6 +168,8 @@ def chance(observed: Observed) -> Finding | None:
     classes = observed.get(keys.OUTPUTS, 0)
     if n < FEW_FOR_CHANCE or classes < 2 or observed.get(keys.LABELS, 0) < 2:
         return None
+    if _unreadable(observed):
+        return None
     guess = 1 / classes
     surely_bad = stats.upper_limit(right, n) < guess + NEAR_CHANCE * (1 - guess)
     if not surely_bad or stats.lower_limit(right, n) > guess:
@@ -181,3 +183,8 @@ def chance(observed: Observed) -> Finding | None:
         " there is no robustness to measure without accuracy"
     )
     return finding("chance-accuracy", "error", message, advice, observed, of, count, keys.OUTPUTS)
+
+
+def _unreadable(observed: Observed) -> bool:
+    """Whether most outputs hold NaN or infinity, which is told: no answer can be right then."""
+    return 2 * observed.get(keys.NOT_FINITE, 0) > observed[keys.SAMPLES]
