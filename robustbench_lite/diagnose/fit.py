@@ -69,7 +69,9 @@ def repeated_samples(observed: Observed) -> Finding | None:
         "take every input once: repeated ones count as evidence each time, and every interval is"
         " too narrow"
     )
-    return finding("repeated-samples", "error", message, advice, observed, keys.DIFFERENT)
+    is_row = sum(key.startswith(DIMENSION) for key in observed) == 1
+    severity: Severity = "warning" if is_row else "error"  # rows of a table may well be alike
+    return finding("repeated-samples", severity, message, advice, observed, keys.DIFFERENT)
 
 
 def single_label(observed: Observed) -> Finding | None:
