@@ -298,7 +298,10 @@ BROKEN_MODELS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: loaded(random_linear(0), 3, predict=lambda x: x[:, 0]),
         "the model returned shape [1] for 1 inputs; expected [1, 3]",
     ),
-    "no tensor": (lambda: loaded(random_linear(0), 3, predict=lambda x: None), "AttributeError"),  # type: ignore[arg-type,return-value]
+    "no tensor": (
+        lambda: loaded(random_linear(0), 3, predict=lambda x: None),  # type: ignore[arg-type,return-value]
+        "the model returned NoneType; expected a tensor",
+    ),
     "too few classes": (
         lambda: loaded(random_linear(0, classes=2), 2),
         "dataset 'd' has label 2 and model 'bad' knows classes 0 to 1",
