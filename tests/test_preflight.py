@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from robustbench_lite import preflight
 from robustbench_lite.craft import fingerprint
 from robustbench_lite.diagnose.preflight import judged, of_models
-from robustbench_lite.group import ILLEGAL, clean_chunk
+from robustbench_lite.group import DIMENSION, ILLEGAL, clean_chunk
 from robustbench_lite.params import package_file
 from robustbench_lite.preflight import keys
 from robustbench_lite.preflight.outputs import kind
@@ -462,6 +462,14 @@ def test_inputs_that_are_repeated_are_an_error(different: int, *, error: bool) -
     assert ("repeated-samples" in seen) is error
     if error:
         assert f"only {different} are different" in seen["repeated-samples"].message
+
+
+@pytest.mark.parametrize(("shape", "severity"), [((784,), "warning"), ((1, 28, 28), "error")])
+def test_rows_of_a_table_may_well_be_alike(shape: tuple[int, ...], severity: str) -> None:
+    batch = dataclasses.replace(nets.digits(32), hashes=("one",) * 32)
+    dimensions = {f"{DIMENSION}{at}": float(size) for at, size in enumerate(shape)}
+    told = judged(observed(nets.loaded(Around(identity)), batch) | dimensions)
+    assert [each.severity for each in told if each.id == "repeated-samples"] == [severity]
 
 
 def weak(x: Tensor) -> Tensor:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from .. import stats
+from ..group import DIMENSION
 from ..preflight import keys
 from ..preflight.scalings import ADVICE
-from ..types import Finding
+from ..types import Finding, Severity
 from .record import Observed, finding, named
 
 FEW = 8
