@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -183,7 +184,8 @@ def test_without_carrying_a_crash_at_one_eps_leaves_the_others_alone() -> None:
     results = world.run()
     failed = results[world.cell("a", "0.1").id]
     assert failed.status == "failed"
-    assert failed.reason == "attack 'mine' raised: ZeroDivisionError: not today"
+    said = r"attack 'mine' raised: ZeroDivisionError: not today \(test_work\.py:\d+\)"
+    assert re.fullmatch(said, failed.reason)
     assert "ZeroDivisionError" in failed.traceback
     assert not failed.environment
     assert table(results[world.cell("a", "0.2").id]).success.any()
@@ -745,7 +747,8 @@ def test_a_failure_tells_what_and_keeps_the_traceback() -> None:
         raise ValueError("no weights")
     except ValueError as problem:
         failure = Failure.of("model 'm' could not be loaded", problem, environment=True)
-    assert failure.reason == "model 'm' could not be loaded: ValueError: no weights"
+    said = r"model 'm' could not be loaded: ValueError: no weights \(test_work\.py:\d+\)"
+    assert re.fullmatch(said, failure.reason)
     assert "raise ValueError" in failure.traceback
     assert failure.environment
 
