@@ -135,14 +135,15 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def test_freed_memory_is_not_asked_for_page_by_page_again() -> None:
-    """50 buffers of 4 MB: some 50,000 pages as glibc comes, none if they are kept."""
+    """50 buffers of 4 MB: some 50,000 pages where each is handed back, at most one's if kept."""
+    handed_back = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
     counts = {}
     for how in ("kept", "system"):
         argv = [sys.executable, "-c", PASSES, how]
-        ended = subprocess.run(argv, capture_output=True, text=True, check=False)
+        env = {**os.environ, **handed_back}
+        ended = subprocess.run(argv, capture_output=True, text=True, check=False, env=env)
         if ended.returncode == 3:
             pytest.skip("another C library than glibc")
         assert ended.returncode == 0, ended.stderr
         counts[how] = int(ended.stdout)
-    assert counts["kept"] < 1000
-    assert counts["kept"] <= counts["system"]
+    assert counts["kept"] < 5000 < counts["system"]
