@@ -299,6 +299,31 @@ def test_an_output_that_is_not_finite_is_neither_success_nor_progress(norm: Norm
     assert torch.equal(x_adv, problem.x)
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_break_counts_where_the_margin_of_finite_logits_overflows(norm: Norm) -> None:
+    problem = network_problem(0, classes=3, shape=(2, 3, 4))
+    y = problem.y
+    away = torch.full((len(y), 3), 3e38).scatter(1, y[:, None], -3e38)
+    huge = replace(problem, net=_Away(problem.net, problem.x, away))
+    assert torch.equal(problem.net(problem.x).argmax(dim=1), y)
+    passes: list[int] = []
+    huge.net.register_forward_pre_hook(lambda _, x: passes.append(len(x[0])))
+    run(SPEC, huge, huge.budget(norm, 0.1), queries=60)
+    assert len(passes) == 2, "the clean pass and the first point, which breaks all"
+
+
+class _Away(nn.Module):
+    """A model that gives fixed answers everywhere but at the clean inputs."""
+
+    def __init__(self, net: nn.Module, x: Tensor, away: Tensor) -> None:
+        super().__init__()
+        self.net, self.x, self.away = net, x, away
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net(x)
+        return logits if torch.equal(x, self.x) else self.away[: len(x)]
+
+
 class _NanAway(nn.Module):
     """A model that only answers at the clean inputs."""
 

@@ -146,4 +146,5 @@ def test_freed_memory_is_not_asked_for_page_by_page_again() -> None:
             pytest.skip("another C library than glibc")
         assert ended.returncode == 0, ended.stderr
         counts[how] = int(ended.stdout)
-    assert counts["kept"] < 5000 < counts["system"]
+    assert counts["kept"] < 1000
+    assert counts["system"] > 40_000

@@ -161,9 +161,11 @@ def square(
             alive = alive.at_move(query - 1, drawn, covered, rng)
             move = alive.tried(query - 1)
         logits = alive.model.logits(move.point.view(-1, *x.shape[1:]))
-        value = margin(logits, alive.goal.labels).nan_to_num_(-math.inf, -math.inf, -math.inf)
+        value = margin(logits, alive.goal.labels)
+        calm = bool((value < 0).all())  # the only time a query waits for the device
+        value = value.nan_to_num_(-math.inf, -math.inf, -math.inf)  # huge logits overflow
         better = value > alive.value
-        if not bool((value >= 0).any()):  # the only time a query waits for the device
+        if calm:
             alive = alive.having_seen(move, value, better)
             continue
         broken = alive.goal.reached(logits)
